@@ -1,0 +1,110 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ApplicationSpec(_message.Message):
+    __slots__ = ("name", "route_prefix", "ingress_deployment", "deployments", "import_source", "docs_path")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_PREFIX_FIELD_NUMBER: _ClassVar[int]
+    INGRESS_DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    DEPLOYMENTS_FIELD_NUMBER: _ClassVar[int]
+    IMPORT_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DOCS_PATH_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    route_prefix: str
+    ingress_deployment: str
+    deployments: _containers.RepeatedCompositeFieldContainer[DeploymentSpec]
+    import_source: ImportSource
+    docs_path: str
+    def __init__(self, name: _Optional[str] = ..., route_prefix: _Optional[str] = ..., ingress_deployment: _Optional[str] = ..., deployments: _Optional[_Iterable[_Union[DeploymentSpec, _Mapping]]] = ..., import_source: _Optional[_Union[ImportSource, _Mapping]] = ..., docs_path: _Optional[str] = ...) -> None: ...
+
+class ImportSource(_message.Message):
+    __slots__ = ("import_path", "args_json", "working_dir", "env_vars")
+    class EnvVarsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    IMPORT_PATH_FIELD_NUMBER: _ClassVar[int]
+    ARGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    WORKING_DIR_FIELD_NUMBER: _ClassVar[int]
+    ENV_VARS_FIELD_NUMBER: _ClassVar[int]
+    import_path: str
+    args_json: str
+    working_dir: str
+    env_vars: _containers.ScalarMap[str, str]
+    def __init__(self, import_path: _Optional[str] = ..., args_json: _Optional[str] = ..., working_dir: _Optional[str] = ..., env_vars: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class DeploymentSpec(_message.Message):
+    __slots__ = ("name", "num_replicas", "max_ongoing_requests", "max_queued_requests", "user_config_json", "graceful_shutdown_wait_loop_s", "graceful_shutdown_timeout_s", "health_check_period_s", "health_check_timeout_s", "backpressure_status_code", "backpressure_retry_after_s", "version", "code", "extra_options_json", "logging_config_json", "max_constructor_attempts")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NUM_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    MAX_ONGOING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUEUED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    USER_CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    GRACEFUL_SHUTDOWN_WAIT_LOOP_S_FIELD_NUMBER: _ClassVar[int]
+    GRACEFUL_SHUTDOWN_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_CHECK_PERIOD_S_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_CHECK_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    BACKPRESSURE_STATUS_CODE_FIELD_NUMBER: _ClassVar[int]
+    BACKPRESSURE_RETRY_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_OPTIONS_JSON_FIELD_NUMBER: _ClassVar[int]
+    LOGGING_CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONSTRUCTOR_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    num_replicas: int
+    max_ongoing_requests: int
+    max_queued_requests: int
+    user_config_json: str
+    graceful_shutdown_wait_loop_s: float
+    graceful_shutdown_timeout_s: float
+    health_check_period_s: float
+    health_check_timeout_s: float
+    backpressure_status_code: int
+    backpressure_retry_after_s: int
+    version: str
+    code: CodeSource
+    extra_options_json: str
+    logging_config_json: str
+    max_constructor_attempts: int
+    def __init__(self, name: _Optional[str] = ..., num_replicas: _Optional[int] = ..., max_ongoing_requests: _Optional[int] = ..., max_queued_requests: _Optional[int] = ..., user_config_json: _Optional[str] = ..., graceful_shutdown_wait_loop_s: _Optional[float] = ..., graceful_shutdown_timeout_s: _Optional[float] = ..., health_check_period_s: _Optional[float] = ..., health_check_timeout_s: _Optional[float] = ..., backpressure_status_code: _Optional[int] = ..., backpressure_retry_after_s: _Optional[int] = ..., version: _Optional[str] = ..., code: _Optional[_Union[CodeSource, _Mapping]] = ..., extra_options_json: _Optional[str] = ..., logging_config_json: _Optional[str] = ..., max_constructor_attempts: _Optional[int] = ...) -> None: ...
+
+class CodeSource(_message.Message):
+    __slots__ = ("pickle", "import_source", "python_path")
+    PICKLE_FIELD_NUMBER: _ClassVar[int]
+    IMPORT_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PYTHON_PATH_FIELD_NUMBER: _ClassVar[int]
+    pickle: bytes
+    import_source: ImportSource
+    python_path: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, pickle: _Optional[bytes] = ..., import_source: _Optional[_Union[ImportSource, _Mapping]] = ..., python_path: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReplicaLaunch(_message.Message):
+    __slots__ = ("replica_id", "app_name", "deployment", "controller_address", "socket_dir", "node_id", "is_ingress", "route_prefix", "logs_dir")
+    REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
+    APP_NAME_FIELD_NUMBER: _ClassVar[int]
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SOCKET_DIR_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    IS_INGRESS_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_PREFIX_FIELD_NUMBER: _ClassVar[int]
+    LOGS_DIR_FIELD_NUMBER: _ClassVar[int]
+    replica_id: str
+    app_name: str
+    deployment: DeploymentSpec
+    controller_address: str
+    socket_dir: str
+    node_id: str
+    is_ingress: bool
+    route_prefix: str
+    logs_dir: str
+    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment: _Optional[_Union[DeploymentSpec, _Mapping]] = ..., controller_address: _Optional[str] = ..., socket_dir: _Optional[str] = ..., node_id: _Optional[str] = ..., is_ingress: _Optional[bool] = ..., route_prefix: _Optional[str] = ..., logs_dir: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,42 @@
+"""Identifiers: how they are made and what they look like. Pure but for randomness."""
+
+import os
+import re
+import secrets
+import uuid
+from typing import NamedTuple
+
+MAX_REQUEST_ID_LENGTH = 200
+"""Characters of a client's x-request-id that are kept; longer ids are cut."""
+
+_ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+class DeploymentId(NamedTuple):
+    """A deployment of an application."""
+
+    app_name: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.app_name}/{self.name}"
+
+
+def new_request_id() -> str:
+    """Make a random UUID4 in text form."""
+    return str(uuid.UUID(bytes=os.urandom(16), version=4))
+
+
+def short_id(length: int = 8) -> str:
+    """Make a random lower-case id of `length` letters and digits."""
+    return "".join(secrets.choice(_ID_ALPHABET) for _ in range(length))
+
+
+def new_replica_id(app_name: str, deployment_name: str) -> str:
+    """Make a replica id: "app#deployment#suffix"."""
+    return f"{app_name}#{deployment_name}#{short_id()}"
+
+
+def posix_safe(name: str) -> str:
+    """Replace what does not belong into a file name by "_"."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
