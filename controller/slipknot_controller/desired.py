@@ -1,0 +1,157 @@
+"""Desired state: what is stored for one application, and what follows from it for one deployment. Pure.
+
+A record holds more than the newest spec, because an application is replaced while it serves: a deployment that the new
+spec does not have any more is *retiring*. It stays until the new ones serve, since old replicas may still call it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from slipknot_core.ids import DeploymentId
+from slipknot_core.spec import ApplicationSpec, DeploymentSpec, ImportSource
+from slipknot_proto.v1 import spec_pb2
+
+_SEPARATOR = b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What one deployment should be."""
+
+    id: DeploymentId
+    spec: DeploymentSpec
+    generation: int
+    is_ingress: bool = False
+    route_prefix: str | None = None
+    may_start: bool = True
+    """False: keep what runs, but start nothing (the application is being deleted and others still need this one)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """An application that is to be built from an import path before it can be deployed."""
+
+    source: ImportSource
+    route_prefix: str | None = None
+    overrides_json: str = "[]"
+    """Option overrides by deployment, as in the config file."""
+    error: str = ""
+    """The traceback, once the build has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationRecord:
+    """One application as it is stored. Has a `spec`, or a `build` that makes one, or both."""
+
+    name: str
+    generation: int
+    deployed_time_s: float
+    spec: ApplicationSpec | None = None
+    build: Build | None = None
+    retiring: tuple[DeploymentSpec, ...] = ()
+    previous_ingress: str = ""
+    """The ingress deployment that serves until the spec's own one runs, if that is another; else empty."""
+    is_deleting: bool = False
+
+    @property
+    def route_prefix(self) -> str | None:
+        """The prefix it holds, or will hold once it is built."""
+        if self.build is not None:
+            return self.build.route_prefix
+        return self.spec.route_prefix if self.spec else None
+
+    @property
+    def is_building(self) -> bool:
+        """A build is to be carried out."""
+        return self.build is not None and not self.build.error
+
+    def deployment_ids(self) -> list[DeploymentId]:
+        """Ids of the deployments of the spec, then of those that are retiring."""
+        names = [d.name for d in (*(self.spec.deployments if self.spec else ()), *self.retiring)]
+        return [DeploymentId(self.name, name) for name in names]
+
+    def with_spec(self, spec: ApplicationSpec, generation: int, deployed_time_s: float) -> "ApplicationRecord":
+        """The record after `spec` was deployed over this one."""
+        names = {d.name for d in spec.deployments}
+        before = self.spec.deployments if self.spec and not self.is_deleting else ()
+        former = () if self.is_deleting else self.retiring
+        retiring = {d.name: d for d in (*former, *before) if d.name not in names}
+        return replace(
+            self,
+            generation=generation,
+            deployed_time_s=deployed_time_s,
+            spec=spec,
+            build=None,
+            retiring=tuple(retiring.values()),
+            previous_ingress=self._previous_ingress(spec, set(retiring) | names),
+            is_deleting=False,
+        )
+
+    def _previous_ingress(self, spec: ApplicationSpec, names: set[str]) -> str:
+        if self.spec is None or self.is_deleting:
+            return ""
+        # If an earlier change of the ingress is not through yet, it is still the oldest one that serves.
+        serving = self.previous_ingress or self.spec.ingress_deployment
+        return serving if serving != spec.ingress_deployment and serving in names else ""
+
+    def to_bytes(self) -> bytes:
+        """The stored form: one line of JSON, then the specs."""
+        head = {
+            "name": self.name,
+            "generation": self.generation,
+            "deployed_time_s": self.deployed_time_s,
+            "build": asdict(self.build) if self.build else None,
+            "has_spec": self.spec is not None,
+            "previous_ingress": self.previous_ingress,
+            "is_deleting": self.is_deleting,
+        }
+        specs = [self.spec.to_proto()] if self.spec else []
+        if self.retiring:
+            specs.append(spec_pb2.ApplicationSpec(deployments=[d.to_proto() for d in self.retiring]))
+        parts = [s.SerializeToString() for s in specs]
+        head["lengths"] = [len(part) for part in parts]
+        return json.dumps(head).encode() + _SEPARATOR + b"".join(parts)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "ApplicationRecord":
+        """Read the stored form."""
+        line, _, rest = data.partition(_SEPARATOR)
+        head = json.loads(line)
+        specs = []
+        for length in head["lengths"]:
+            specs.append(ApplicationSpec.from_proto(spec_pb2.ApplicationSpec.FromString(rest[:length])))
+            rest = rest[length:]
+        spec = specs.pop(0) if head["has_spec"] else None
+        return cls(
+            name=head["name"],
+            generation=head["generation"],
+            deployed_time_s=head["deployed_time_s"],
+            spec=spec,
+            build=_build(head["build"]),
+            retiring=specs[0].deployments if specs else (),
+            previous_ingress=head["previous_ingress"],
+            is_deleting=head["is_deleting"],
+        )
+
+
+def options_hash(spec: DeploymentSpec) -> str:
+    """Identifies the options that a running replica can take over in place."""
+    options = (
+        spec.user_config_json,
+        spec.max_ongoing_requests,
+        spec.graceful_shutdown_wait_loop_s,
+        spec.graceful_shutdown_timeout_s,
+        spec.health_check_period_s,
+        spec.health_check_timeout_s,
+        spec.logging_config_json,
+    )
+    return hashlib.sha256(json.dumps(options).encode()).hexdigest()[:16]
+
+
+def _build(fields: Mapping[str, Any] | None) -> Build | None:
+    if fields is None:
+        return None
+    return Build(**{**fields, "source": ImportSource(**fields["source"])})
