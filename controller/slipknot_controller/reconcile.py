@@ -38,8 +38,8 @@ class Effects(Protocol):
         """Start a replica; returns its id and its node's."""
         ...
 
-    def stop(self, replica_id: str, grace_s: float) -> None:
-        """End a replica's process."""
+    def stop(self, replica_id: str, grace_s: float) -> bool:
+        """End a replica's process; False: nobody knows of it, so it is as good as gone."""
         ...
 
     def send_drain(self, replica_id: str, timeout_s: float) -> None:
@@ -120,8 +120,7 @@ class _Applier:
                 self._effects.send_drain(replica_id, timeout_s)
                 self._observed.drain_sent(replica_id, timeout_s, self._now_s)
             case StopReplica(replica_id, grace_s):
-                self._effects.stop(replica_id, grace_s)
-                self._observed.stop_sent(replica_id, grace_s, self._now_s)
+                self._stop(replica_id, grace_s)
             case Forget(replica_id, message):
                 logger.warning("Gave up replica %s: %s", replica_id, message)
                 self._observed.gone(replica_id, message, self._now_s)
@@ -144,6 +143,12 @@ class _Applier:
             self._id.name,
             self._id.app_name,
         )
+
+    def _stop(self, replica_id: str, grace_s: float) -> None:
+        if self._effects.stop(replica_id, grace_s):
+            self._observed.stop_sent(replica_id, grace_s, self._now_s)
+        else:
+            self._observed.gone(replica_id, f"Replica {replica_id} was lost with its node.", self._now_s)
 
     def _reconfigure(self, replica_id: str) -> None:
         if self._desired is None:

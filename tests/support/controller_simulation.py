@@ -45,9 +45,10 @@ class Simulation:
         self.effects.append(Effect("start", f"r{self._started}"))
         return f"r{self._started}", "node"
 
-    def stop(self, replica_id: str, grace_s: float) -> None:
+    def stop(self, replica_id: str, grace_s: float) -> bool:
         """Note it; `exited` must be called to make it true."""
         self.effects.append(Effect("stop", replica_id, grace_s))
+        return True
 
     def send_drain(self, replica_id: str, timeout_s: float) -> None:
         """Note it."""

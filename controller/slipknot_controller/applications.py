@@ -1,0 +1,296 @@
+"""The desired state of all applications: in memory to read, in the store to survive.
+
+Invariants:
+- What is in memory has been stored before; a client that gets an answer can rely on it.
+- One change at a time, in the order of the calls. A client that goes away does not stop its change half-way.
+- `records` holds immutable values: whoever decided on the base of one can check by identity that it is still the newest.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TypeVar
+from urllib.parse import quote, unquote
+
+from slipknot_core.errors import ApplicationNotFoundError
+from slipknot_core.ids import DeploymentId
+from slipknot_core.spec import ApplicationSpec
+from slipknot_core.tasks import TaskOwner
+
+from .config_file import read_builds
+from .desired import ApplicationRecord, Build
+from .store import StateStore
+from .store.interface import ABSENT
+from .validation import check_num_replicas, check_route_is_free, checked_application
+
+logger = logging.getLogger("slipknot.serve")
+
+Result = TypeVar("Result")
+
+_RECORDS = "applications/"
+_PROVEN = "proven/"
+_CONFIG = "config"
+_STOP_TIMEOUT_S = 5.0
+
+
+class Applications:
+    """Reads are of memory, changes are awaited. Call `load` first and `stop` last."""
+
+    def __init__(self, store: StateStore, on_change: Callable[[str], None]) -> None:
+        self._store = store
+        self._on_change = on_change
+        self._records: dict[str, ApplicationRecord] = {}
+        self._proven: dict[DeploymentId, str] = {}
+        self._revisions: dict[str, int] = {}
+        self._config_json = ""
+        self._generation = 0
+        self._turn = asyncio.Lock()
+        self._tasks = TaskOwner("applications")
+
+    @property
+    def records(self) -> Mapping[str, ApplicationRecord]:
+        """All applications by name."""
+        return MappingProxyType(self._records)
+
+    @property
+    def config_json(self) -> str:
+        """The config last applied; empty if none."""
+        return self._config_json
+
+    def proven_version(self, deployment_id: DeploymentId) -> str:
+        """The version of the deployment that has last been RUNNING; empty if none."""
+        return self._proven.get(deployment_id, "")
+
+    async def load(self) -> None:
+        """Read everything from the store, and finish a config that was being applied."""
+        for entry in await self._store.list(_RECORDS):
+            record = ApplicationRecord.from_bytes(entry.value)
+            self._records[record.name] = record
+            self._revisions[entry.key] = entry.revision
+            self._generation = max(self._generation, record.generation)
+        for entry in await self._store.list(_PROVEN):
+            app_name, name = entry.key.removeprefix(_PROVEN).split("/")
+            self._proven[DeploymentId(unquote(app_name), unquote(name))] = entry.value.decode()
+            self._revisions[entry.key] = entry.revision
+        await self._load_config()
+
+    async def deploy(self, spec: ApplicationSpec) -> int:
+        """Set the desired state of one application; returns its generation.
+
+        Raises:
+            ValueError: The spec is not valid.
+            ConflictError: Another application has its route prefix.
+        """
+
+        async def change() -> int:
+            checked = checked_application(spec, self._generation + 1)
+            check_route_is_free(spec.name, spec.route_prefix, self._records)
+            self._generation += 1
+            before = self._records.get(spec.name) or ApplicationRecord(spec.name, 0, 0.0)
+            await self._put(before.with_spec(checked, self._generation, time.time()))
+            logger.info("Deploying application %r (generation %d).", spec.name, self._generation)
+            return self._generation
+
+        return await self._in_turn(change)
+
+    async def delete(self, name: str) -> bool:
+        """Want an application gone; False if there is none."""
+
+        async def change() -> bool:
+            record = self._records.get(name)
+            if record is not None and not record.is_deleting:
+                await self._put(replace(record, is_deleting=True, build=None))
+                logger.info("Deleting application %r.", name)
+            return record is not None
+
+        return await self._in_turn(change)
+
+    async def delete_all(self) -> None:
+        """Want all applications gone, and the config with them."""
+        await self.apply_config('{"applications": []}')
+
+        async def change() -> None:
+            await self._delete_key(_CONFIG)
+            self._config_json = ""
+
+        await self._in_turn(change)
+
+    async def scale(self, deployment_id: DeploymentId, num_replicas: int) -> None:
+        """Change the number of replicas of one deployment.
+
+        Raises:
+            ApplicationNotFoundError: There is no such deployment.
+            ValueError: The number is not valid.
+        """
+
+        async def change() -> None:
+            check_num_replicas(num_replicas)
+            record = self._records.get(deployment_id.app_name)
+            spec = record.spec if record and not record.is_deleting else None
+            if record is None or spec is None or deployment_id not in spec.deployment_ids():
+                raise ApplicationNotFoundError(f"there is no deployment {deployment_id}")
+            deployments = [
+                replace(d, num_replicas=num_replicas) if d.name == deployment_id.name else d
+                for d in spec.deployments
+            ]
+            await self._put(replace(record, spec=spec.with_deployments(deployments)))
+            logger.info("Scaling deployment %s to %d.", deployment_id, num_replicas)
+
+        await self._in_turn(change)
+
+    async def apply_config(self, config_json: str) -> int:
+        """Make the set of applications equal to a config; returns the generation of all of them.
+
+        Raises:
+            ValueError: The config is not valid; nothing was changed.
+        """
+
+        async def change() -> int:
+            builds = read_builds(config_json)
+            self._generation += 1
+            await self._apply_builds(config_json, builds, self._generation)
+            return self._generation
+
+        return await self._in_turn(change)
+
+    async def finish_build(self, before: ApplicationRecord, outcome: ApplicationSpec | str) -> None:
+        """Deploy what was built, or note the traceback of a build that failed; ignored if `before` is outdated."""
+
+        async def change() -> None:
+            build = before.build
+            if self._records.get(before.name) is not before or build is None:
+                return
+            try:
+                if isinstance(outcome, str):
+                    raise ValueError(outcome)
+                spec = replace(
+                    outcome, name=before.name, route_prefix=build.route_prefix, import_source=build.source
+                )
+                checked = checked_application(spec, before.generation)
+            except ValueError as error:
+                await self._put(replace(before, build=replace(build, error=str(error) or "unknown error")))
+                logger.error("Building application %r failed: %s", before.name, error)
+                return
+            await self._put(before.with_spec(checked, before.generation, before.deployed_time_s))
+            logger.info("Deploying application %r (generation %d).", before.name, before.generation)
+
+        await self._in_turn(change)
+
+    async def replace(self, before: ApplicationRecord, after: ApplicationRecord) -> bool:
+        """Put `after` in the place of `before`; False, and nothing is changed, if that is not the newest any more."""
+
+        async def change() -> bool:
+            if self._records.get(before.name) is not before:
+                return False
+            await self._put(after)
+            return True
+
+        return await self._in_turn(change)
+
+    async def remove(self, before: ApplicationRecord) -> bool:
+        """Forget an application; False, and nothing is changed, if `before` is not the newest any more."""
+
+        async def change() -> bool:
+            if self._records.get(before.name) is not before:
+                return False
+            await self._delete_key(_record_key(before.name))
+            del self._records[before.name]
+            for deployment_id in [i for i in self._proven if i.app_name == before.name]:
+                await self._delete_key(_proven_key(deployment_id))
+                del self._proven[deployment_id]
+            logger.info("Deleted application %r.", before.name)
+            self._on_change(before.name)
+            return True
+
+        return await self._in_turn(change)
+
+    async def prove(self, deployment_id: DeploymentId, version: str) -> None:
+        """Note that a version has been RUNNING, so that a restarted controller does not give it up lightly."""
+
+        async def change() -> None:
+            if self._proven.get(deployment_id) != version and deployment_id.app_name in self._records:
+                await self._set(_proven_key(deployment_id), version.encode())
+                self._proven[deployment_id] = version
+
+        await self._in_turn(change)
+
+    async def stop(self) -> None:
+        """Let changes that are under way finish, within bounds; calling it twice is fine."""
+        try:
+            await asyncio.wait_for(self._turn.acquire(), _STOP_TIMEOUT_S)
+            self._turn.release()
+        except TimeoutError:
+            logger.error("The state store did not finish its changes within %.0f s.", _STOP_TIMEOUT_S)
+        await self._tasks.stop()
+
+    async def _load_config(self) -> None:
+        entry = await self._store.get(_CONFIG)
+        if entry is None:
+            return
+        self._revisions[_CONFIG] = entry.revision
+        stored = json.loads(entry.value)
+        self._config_json = stored["config_json"]
+        self._generation = max(self._generation, stored["generation"])
+        if not stored["is_applied"]:
+            builds = read_builds(self._config_json)
+            await self._in_turn(lambda: self._apply_builds(self._config_json, builds, stored["generation"]))
+
+    async def _apply_builds(self, config_json: str, builds: Mapping[str, Build], generation: int) -> None:
+        await self._put_config(config_json, generation, is_applied=False)
+        for record in list(self._records.values()):
+            if record.name not in builds and not record.is_deleting:
+                await self._put(replace(record, is_deleting=True, build=None))
+                logger.info("Deleting application %r.", record.name)
+        now_s = time.time()
+        for name, build in builds.items():
+            before = self._records.get(name)
+            if before is None or before.is_deleting:
+                before = ApplicationRecord(name, generation, now_s)
+            await self._put(replace(before, generation=generation, deployed_time_s=now_s, build=build))
+            logger.info("Building application %r from %r.", name, build.source.import_path)
+        await self._put_config(config_json, generation, is_applied=True)
+        self._config_json = config_json
+
+    async def _put_config(self, config_json: str, generation: int, *, is_applied: bool) -> None:
+        stored = {"config_json": config_json, "generation": generation, "is_applied": is_applied}
+        await self._set(_CONFIG, json.dumps(stored).encode())
+
+    async def _put(self, record: ApplicationRecord) -> None:
+        await self._set(_record_key(record.name), record.to_bytes())
+        self._records[record.name] = record
+        self._on_change(record.name)
+
+    async def _set(self, key: str, value: bytes) -> None:
+        self._revisions[key] = await self._store.compare_and_swap(key, value, self._revisions.get(key, ABSENT))
+
+    async def _delete_key(self, key: str) -> None:
+        await self._store.delete(key, self._revisions.pop(key, None))
+
+    async def _in_turn(self, change: Callable[[], Awaitable[Result]]) -> Result:
+        outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            async with self._turn:
+                try:
+                    result = await change()
+                except Exception as error:  # whatever it is belongs to the caller
+                    if not outcome.done():
+                        outcome.set_exception(error)
+                    return
+            if not outcome.done():
+                outcome.set_result(result)
+
+        self._tasks.spawn(run(), "change")
+        return await outcome
+
+
+def _record_key(name: str) -> str:
+    return _RECORDS + quote(name, safe="")
+
+
+def _proven_key(deployment_id: DeploymentId) -> str:
+    return f"{_PROVEN}{quote(deployment_id.app_name, safe='')}/{quote(deployment_id.name, safe='')}"

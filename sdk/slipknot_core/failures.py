@@ -1,0 +1,82 @@
+"""Exceptions to the wire and back. The only place that knows `ErrorInfo`."""
+
+import pickle
+import traceback
+from typing import Any
+
+from slipknot_proto.v1.payload_pb2 import ErrorInfo
+
+from . import errors
+
+USER_EXCEPTION = "USER_EXCEPTION"
+"""ErrorInfo.reason of what user code raised."""
+
+MAX_TRACEBACK_CHARS = 64 * 1024
+"""Longer tracebacks keep their end."""
+
+
+def to_error_info(error: BaseException, *, with_pickle: bool = True) -> ErrorInfo:
+    """Describe `error` for the caller.
+
+    Args:
+        error: What was raised.
+        with_pickle: Include the exception itself, for callers inside the cluster.
+    """
+    if isinstance(error, errors.SlipknotServeException):
+        return ErrorInfo(
+            reason=error.reason,
+            message=str(error),
+            traceback=format_traceback(error),
+            pickled_exception=_pickled(error) if with_pickle else b"",
+        )
+    return ErrorInfo(
+        reason=USER_EXCEPTION,
+        message=str(error),
+        type_name=f"{type(error).__module__}.{type(error).__qualname__}",
+        traceback=format_traceback(error),
+        pickled_exception=_pickled(error) if with_pickle else b"",
+    )
+
+
+def from_error_info(info: ErrorInfo, *, allow_pickle: bool = True) -> Exception:
+    """Rebuild the exception: its original type where possible, with the remote traceback as `__cause__`."""
+    error = _unpickled(info.pickled_exception) if allow_pickle and info.pickled_exception else None
+    if error is None:
+        error = _without_pickle(info)
+    if info.traceback:
+        error.__cause__ = errors.RemoteTraceback(info.traceback)
+    return error
+
+
+def format_traceback(error: BaseException) -> str:
+    """The traceback of `error` with its causes as text, bounded."""
+    text = "".join(traceback.format_exception(error))
+    return text if len(text) <= MAX_TRACEBACK_CHARS else "… (cut)\n" + text[-MAX_TRACEBACK_CHARS:]
+
+
+def _without_pickle(info: ErrorInfo) -> Exception:
+    error_type = errors.BY_REASON.get(info.reason)
+    if error_type is not None:
+        return error_type(info.message)
+    prefix = f"{info.type_name}: " if info.type_name else ""
+    return errors.SlipknotServeException(f"{prefix}{info.message}")
+
+
+def _pickled(error: BaseException) -> bytes:
+    """Pickle without traceback and cause; b"" if that is impossible or would not come back as it went."""
+    import cloudpickle  # slow to import, rarely needed
+
+    try:
+        data: bytes = cloudpickle.dumps(error)
+        restored = pickle.loads(data)
+    except Exception:  # user-defined __reduce__ and __init__ may raise anything: then only text travels
+        return b""
+    return data if type(restored) is type(error) or isinstance(restored, BaseException) else b""
+
+
+def _unpickled(data: bytes) -> Exception | None:
+    try:
+        error: Any = pickle.loads(data)
+    except Exception:  # the class may not be importable here: the text form is used instead
+        return None
+    return error if isinstance(error, Exception) else None

@@ -1,0 +1,137 @@
+"""One gRPC stream to a replica: carries one exchange at a time, one after another.
+
+A task of the stream's own reads it, for two reasons: cancelling a task that awaits a gRPC read leaks memory in grpcio, and
+an idle stream must notice at once that its replica is gone. Writers only append; whoever finds nobody writing, writes.
+"""
+
+import asyncio
+from typing import Any, Protocol
+
+import grpc.aio
+
+from slipknot_proto.v1 import replica_pb2
+from slipknot_proto.v1.payload_pb2 import CancelReason
+
+from ..tasks import TaskOwner
+
+CANCEL_GRACE_S = 0.25
+"""How long a cancelled stream may take to deliver its Cancel frame before the RPC itself is cancelled."""
+
+_CLOSING = frozenset({"refused", "ws_close", "ws_reject", "result", "end", "failure", "cancelled"})
+
+
+class Listener(Protocol):
+    """Whoever uses the stream now."""
+
+    def on_frame(self, frame: replica_pb2.ReplyFrame) -> None:
+        """A reply came."""
+
+    def on_end(self, error: grpc.aio.AioRpcError | None) -> None:
+        """The stream is over. None: the replica ended it in order, so an unanswered Open was certainly not run."""
+
+
+class CallStream:
+    """The calling end of one `ReplicaService.Call`.
+
+    `listener` is None while the stream is idle in its pool. Must be made and used on the loop of its channel.
+    """
+
+    def __init__(self, call: Any, tasks: TaskOwner) -> None:
+        self._call = call
+        self._tasks = tasks
+        self._pending: list[replica_pb2.CallFrame] = []
+        self._is_writing = False
+        self._was_cancelled = False
+        self._closing_seen = asyncio.Event()
+        self.listener: Listener | None = None
+        self.has_ended = False
+        tasks.spawn(self._read(), "read")
+
+    async def send(self, frame: replica_pb2.CallFrame) -> None:
+        """Write `frame`, after those posted before. A broken stream is reported to the listener, not raised here."""
+        self._pending.append(frame)
+        if not self._is_writing:
+            await self._flush()
+
+    def post(self, frame: replica_pb2.CallFrame) -> None:
+        """Write `frame` soon, without waiting."""
+        self._pending.append(frame)
+        if not self._is_writing and not self.has_ended:
+            self._is_writing = True
+            self._tasks.spawn(self._flush(), "write")
+
+    def abandon(self, reason: CancelReason, origin: str) -> None:
+        """Cancel the exchange that runs on this stream and throw the stream away."""
+        self.listener = None
+        if not self.has_ended and not self._was_cancelled:
+            self._tasks.spawn(self._cancel(reason, origin), "cancel")
+
+    def discard(self) -> None:
+        """Throw an idle stream away."""
+        self.listener = None
+        self._was_cancelled = True
+        self._call.cancel()
+
+    async def _cancel(self, reason: CancelReason, origin: str) -> None:
+        """Deliver the reason, then cancel the RPC. The reason is best effort, the cancellation is not."""
+        frame = replica_pb2.CallFrame(cancel=replica_pb2.Cancel(reason=reason, origin=origin))
+        try:
+            async with asyncio.timeout(CANCEL_GRACE_S):
+                await self.send(frame)
+                await self._closing_seen.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self.discard()
+
+    async def _flush(self) -> None:
+        self._is_writing = True
+        try:
+            while self._pending and not self.has_ended:
+                batch, self._pending = self._pending, []
+                await self._call.write(replica_pb2.CallRequest(frames=batch))
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            pass  # the reader learns of it too, with the status
+        except asyncio.CancelledError:
+            if not self._was_cancelled:
+                raise
+        finally:
+            self._is_writing = False
+
+    async def _read(self) -> None:
+        error: grpc.aio.AioRpcError | None = None
+        try:
+            while (message := await self._call.read()) is not grpc.aio.EOF:
+                for frame in message.frames:
+                    self._deliver(frame)
+        except grpc.aio.AioRpcError as caught:
+            error = caught
+        except asyncio.CancelledError:
+            if not self._was_cancelled:
+                self._call.cancel()
+                raise
+        finally:
+            self.has_ended = True
+            self._closing_seen.set()
+            self._pending.clear()
+            listener, self.listener = self.listener, None
+            if listener is not None:
+                listener.on_end(error)
+
+    def _deliver(self, frame: replica_pb2.ReplyFrame) -> None:
+        if self.listener is not None:
+            self.listener.on_frame(frame)
+        elif is_closing(frame):
+            self._closing_seen.set()
+
+
+def is_closing(frame: replica_pb2.ReplyFrame) -> bool:
+    """This reply ends its exchange."""
+    kind = frame.WhichOneof("frame")
+    if kind == "response_start":
+        return frame.response_start.end_of_body
+    if kind == "body":
+        return frame.body.end_of_body
+    if kind == "refused":
+        return not frame.refused.waiting
+    return kind in _CLOSING

@@ -1,0 +1,170 @@
+"""The serving end: options, the guard around every handler, health, reflection, and binding that stays private."""
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from .. import errors, failures
+from ..settings import RpcSettings, rpc_settings
+from .channel import ERROR_KEY, TOKEN_KEY
+from .options import server_options
+from .token import TokenGuard
+
+logger = logging.getLogger("slipknot.serve")
+
+_UNEXPECTED = "internal error; see the server's log"
+
+
+def new_server(token: str = "", settings: RpcSettings | None = None) -> grpc.aio.Server:
+    """Make a server whose handlers are guarded.
+
+    Args:
+        token: If set, calls without it are refused before any payload is read.
+        settings: Bounds and timing; read from the environment if None.
+    """
+    interceptors: list[grpc.aio.ServerInterceptor] = [TokenGuard(TOKEN_KEY, token)] if token else []
+    return grpc.aio.server(
+        interceptors=[*interceptors, HandlerGuard()], options=server_options(settings or rpc_settings())
+    )
+
+
+async def bind(server: grpc.aio.Server, address: str) -> str:
+    """Listen on `address` and return it with the real port.
+
+    Args:
+        server: Not yet started.
+        address: "unix:/path", or "host:port" on loopback; port 0 picks one.
+
+    Raises:
+        ValueError: The address is not loopback; internal ports stay private until a cluster has credentials.
+        OSError: The address is taken or not ours.
+    """
+    if not address.startswith("unix:"):
+        check_loopback(address)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: {error}; is it in use?") from error
+    if address.startswith("unix:"):
+        return address
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def check_loopback(address: str) -> None:
+    """Refuse TCP addresses beyond this machine.
+
+    Raises:
+        ValueError: Names the address and what to use instead.
+    """
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ValueError(
+            f"refusing to listen on {address!r}: internal gRPC ports stay on this machine; "
+            "use a Unix socket (unix:/path) or a loopback address (127.0.0.1:port)"
+        )
+
+
+def add_health_and_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
+    """Add grpc.health.v1 and server reflection (v1alpha and v1), so that grpcurl works."""
+    from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+    from .reflection import add_reflection
+
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    for name in service_names:
+        # `set` is a coroutine only to wake watchers, and a server that has not started has none.
+        servicer._server_status[name] = health_pb2.HealthCheckResponse.SERVING
+    add_reflection(server, (*service_names, "grpc.health.v1.Health"))
+
+
+class HandlerGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """End every RPC with a status: a handler that raises CancelledError by itself would hang its client for ever."""
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
+    ) -> Any:
+        """Wrap the handler in its own kind."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        if handler.response_streaming:
+            wrap = _guarded_stream
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        else:
+            wrap = _guarded_unary
+            make = (
+                grpc.stream_unary_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_unary_rpc_method_handler
+            )
+            behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
+        return make(
+            wrap(behavior, handler_call_details.method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+
+def _guarded_unary(behavior: Callable[..., Any], method: str) -> Callable[..., Any]:
+    async def guarded(request: Any, context: Any) -> Any:
+        try:
+            return await behavior(request, context)
+        except BaseException as error:  # every way out of a handler must become a status
+            await _end(error, context, method)
+            raise
+
+    return guarded
+
+
+def _guarded_stream(behavior: Callable[..., Any], method: str) -> Callable[..., Any]:
+    async def guarded(request: Any, context: Any) -> Any:
+        try:
+            result = behavior(request, context)
+            if hasattr(result, "__aiter__"):
+                async for message in result:
+                    await context.write(message)
+            else:
+                await result
+        except BaseException as error:  # every way out of a handler must become a status
+            await _end(error, context, method)
+            raise
+
+    return guarded
+
+
+async def _end(error: BaseException, context: Any, method: str) -> None:
+    """Abort the RPC with the status that belongs to `error`; returns only where the error must simply propagate."""
+    if isinstance(error, (grpc.aio.AbortError, KeyboardInterrupt, SystemExit, GeneratorExit)):
+        return
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        if task is not None and task.cancelling() > 0:
+            return  # the client cancelled: propagating is right, and anything else leaks memory in gRPC
+        await context.abort(grpc.StatusCode.INTERNAL, "the handler was cancelled by itself")
+    if isinstance(error, errors.SlipknotServeException):
+        info = failures.to_error_info(error, with_pickle=False)
+        info.traceback = ""
+        await context.abort(error.grpc_code, str(error), ((ERROR_KEY, info.SerializeToString()),))
+    if not isinstance(error, Exception):
+        return
+    if type(error).__name__ == "ExecuteBatchError":
+        return  # the client went away while we wrote to it
+    logger.error("rpc_failed %s", method, exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, _UNEXPECTED)

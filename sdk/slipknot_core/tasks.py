@@ -1,0 +1,48 @@
+"""Tasks with a name and an owner."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+logger = logging.getLogger("slipknot.serve")
+
+
+class TaskOwner:
+    """Holds background tasks; `stop` cancels them, waits, and reports those that are stuck.
+
+    A task that fails is logged once, here. `repr` tells the owner and how many tasks run.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __repr__(self) -> str:
+        return f"<TaskOwner {self._name}: {len(self._tasks)} tasks>"
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Start a task of this owner on the running loop."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=f"{self._name}:{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def stop(self, timeout_s: float = 5.0) -> None:
+        """Cancel all tasks and wait at most `timeout_s` for them; calling it twice or before the first task is fine."""
+        tasks = {task for task in self._tasks if task is not asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if not tasks:
+            return
+        _, stuck = await asyncio.wait(tasks, timeout=timeout_s)
+        for task in stuck:
+            logger.error("task_stuck %s did not end within %.1f s of its cancellation", task.get_name(), timeout_s)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("task_failed %s", task.get_name(), exc_info=task.exception())
