@@ -9,10 +9,16 @@ class Candidate(Protocol):
 
     ongoing: int
     """Requests of this caller that run or wait there."""
-    max_ongoing_requests: int
-    node_id: str
     avoid_until_s: float
     """Not before this time: it refused or its connection broke. 0 when it is fine."""
+
+    @property
+    def max_ongoing_requests(self) -> int:
+        """Its bound."""
+
+    @property
+    def node_id(self) -> str:
+        """Where it runs."""
 
 
 C = TypeVar("C", bound=Candidate)

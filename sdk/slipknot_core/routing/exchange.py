@@ -8,10 +8,9 @@ import asyncio
 import enum
 import time
 from collections import deque
-from collections.abc import Callable
+from typing import Protocol
 
 import grpc.aio
-
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
@@ -23,6 +22,7 @@ from ..errors import (
     RequestTimeoutError,
 )
 from ..request_context import RequestContext
+from ..rpc.channel import never_connected
 from .stream import CallStream, is_closing
 
 CHUNK_COST_BYTES = 64
@@ -45,16 +45,35 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
+class Seat(Protocol):
+    """A place at a replica that a sent exchange takes."""
+
+    @property
+    def replica_id(self) -> str:
+        """Whose place it is."""
+
+    def free(self, stream: CallStream | None) -> None:
+        """The place is free again; `stream` can carry the next exchange, or None."""
+
+
+class Owner(Protocol):
+    """Who finds a replica for an exchange: the router."""
+
+    def on_refused(self, exchange: "Exchange", seat: Seat, refused: replica_pb2.Refused) -> None:
+        """The replica did not admit the exchange, which is QUEUED again; its stream and seat are still taken."""
+
+    def on_not_started(self, exchange: "Exchange", seat: Seat) -> None:
+        """The replica is gone and user code certainly did not start; the exchange is QUEUED again, its seat free."""
+
+    def on_closed(self, exchange: "Exchange") -> None:
+        """The exchange is over."""
+
+
 class Exchange:
     """One request of this process to one replica. Belongs to the loop it was made on."""
 
     def __init__(
-        self,
-        open_: replica_pb2.Open,
-        deadline: Deadline,
-        *,
-        context: RequestContext | None = None,
-        on_closed: Callable[["Exchange"], None] | None = None,
+        self, open_: replica_pb2.Open, deadline: Deadline, owner: Owner, context: RequestContext | None = None
     ) -> None:
         self.open = open_
         self.deadline = deadline
@@ -64,12 +83,11 @@ class Exchange:
         self.queue_ms = 0.0
         self.cancel_reason: CancelReason | None = None
         self._context = context
-        self._on_closed = on_closed
+        self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._started_s = time.monotonic()
         self._stream: CallStream | None = None
-        self._release: Callable[[CallStream | None], None] | None = None
-        self._verdict: asyncio.Future[replica_pb2.Refused | None] | None = None
+        self._seat: Seat | None = None
         self._frames: deque[replica_pb2.ReplyFrame] = deque()
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -77,7 +95,6 @@ class Exchange:
         self._send_credit = 0
         self._credit_waiter: asyncio.Future[None] | None = None
         self._ungranted = 0
-        self._ended_in_order = False
         self._timer = self._arm()
 
     def __repr__(self) -> str:
@@ -85,46 +102,26 @@ class Exchange:
 
     # --- for the router -------------------------------------------------------------------------------------------
 
-    async def begin(
-        self, stream: CallStream, replica_id: str, release: Callable[[CallStream | None], None]
-    ) -> replica_pb2.Refused | None:
-        """Send Open and wait for the first reply.
-
-        Args:
-            stream: Idle, or holding a reserved slot.
-            replica_id: For logs and errors.
-            release: Called exactly once when the replica's slot is free again, with the stream if it can be reused.
-
-        Returns:
-            None if the replica admitted the request, else its refusal (the exchange is QUEUED again).
-
-        Raises:
-            NotStartedError: The stream broke, and it is certain that user code did not start.
-            ReplicaUnavailableError: The stream broke, and user code may have started.
-            RequestCancelledError, RequestTimeoutError: The exchange was ended meanwhile.
-        """
-        if self.closed:
-            release(stream)
-            raise self._error or RequestCancelledError(f"Request {self.open.request_id} was cancelled.")
+    def start(self, stream: CallStream, seat: Seat) -> None:
+        """Send Open on an idle stream (or one that holds a reserved slot)."""
         self.state = State.SENT
         self.queue_ms = (time.monotonic() - self._started_s) * 1e3
-        self.replica_id = replica_id
-        self._stream, self._release = stream, release
-        self._verdict = self._loop.create_future()
-        stream.listener = self
+        self.replica_id = seat.replica_id
+        self._stream, self._seat = stream, seat
         self.open.deadline_budget_us = self.deadline.budget_us()
-        await stream.send(replica_pb2.CallFrame(open=self.open))
-        if stream.has_ended and not self._verdict.done():
-            self.on_end(None)
-        refused = await self._verdict
-        if refused is not None:
-            self.state = State.QUEUED
-        return refused
+        stream.listener = self
+        stream.post(replica_pb2.CallFrame(open=self.open))
 
-    def take_ticket(self) -> CallStream | None:
-        """Give the stream that waits for a slot to the router (after a refusal with waiting=True)."""
-        stream, self._stream, self._release = self._stream, None, None
+    def take_stream(self) -> CallStream | None:
+        """Give the stream of a refused exchange to the router."""
+        stream, self._stream = self._stream, None
+        self._seat = None
         return stream
+
+    def fail(self, error: Exception) -> None:
+        """End a queued exchange with `error`."""
+        if not self.closed:
+            self._fail(error)
 
     # --- for the caller -------------------------------------------------------------------------------------------
 
@@ -196,23 +193,25 @@ class Exchange:
         self._frames.clear()
         self._fail(_cancellation_error(reason, self.open.request_id), origin=origin)
 
+    def cancel_with_parent(self, origin: str) -> None:
+        """End an exchange whose request was cancelled before it could begin."""
+        self.cancel(CancelReason.CANCEL_REASON_PARENT_CANCELLED, origin)
+
     # --- what the stream reports ------------------------------------------------------------------------------------
 
     def on_frame(self, frame: replica_pb2.ReplyFrame) -> None:
         """Take one reply (called by the stream)."""
         kind = frame.WhichOneof("frame")
+        if kind == "refused" and self._seat is not None:
+            self.state = State.QUEUED
+            self._owner.on_refused(self, self._seat, frame.refused)
+            return
+        self.state = State.ADMITTED
+        if kind == "accepted":
+            return
         if kind == "credit":
             self._send_credit += frame.credit.byte_count
             _wake(self._credit_waiter)
-            kind = "accepted"
-        if kind == "refused":
-            self._on_refused(frame.refused)
-            return
-        if self.state is State.SENT:
-            self.state = State.ADMITTED
-            if self._verdict is not None and not self._verdict.done():
-                self._verdict.set_result(None)
-        if kind == "accepted":
             return
         if kind == "cancelled":
             self.cancel_reason = frame.cancelled.reason
@@ -223,44 +222,35 @@ class Exchange:
         self._frames.append(frame)
         if is_closing(frame):
             self._close(reusable=self._body_is_sent)
-        _wake(self._waiter)
+        else:
+            _wake(self._waiter)
 
     def on_end(self, error: grpc.aio.AioRpcError | None) -> None:
-        """The stream broke or was ended by the replica (called by the stream)."""
-        from ..rpc.channel import never_connected
-
+        """The stream broke, or the replica ended it in order (called by the stream)."""
         if self.closed:
             return
-        details = "" if error is None else f": {error.details()}"
         self._stream = None
         if self.state is State.SENT and (error is None or never_connected(error)):
-            # Not closed: the router sends the same request to another replica.
             self.state = State.QUEUED
-            self._free_slot(None)
-            if self._verdict is not None and not self._verdict.done():
-                self._verdict.set_exception(NotStartedError(f"replica {self.replica_id} is gone{details}"))
+            seat, self._seat = self._seat, None
+            if seat is not None:
+                seat.free(None)
+                self._owner.on_not_started(self, seat)
             return
-        message = f"replica {self.replica_id} was lost while it ran request {self.open.request_id}{details}"
-        self._fail(ReplicaUnavailableError(message))
+        details = "" if error is None else f": {error.details()}"
+        self._fail(
+            ReplicaUnavailableError(
+                f"replica {self.replica_id} was lost while it ran request {self.open.request_id}{details}"
+            )
+        )
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def fail(self, error: Exception) -> None:
-        """End a queued exchange with `error` (for the router)."""
-        if not self.closed:
-            self._fail(error)
-
-    def _on_refused(self, refused: replica_pb2.Refused) -> None:
-        if self._verdict is not None and not self._verdict.done():
-            self._verdict.set_result(refused)
-
     def _fail(self, error: Exception, origin: str = "") -> None:
         self._error = error
-        if self._stream is not None and self.state in (State.SENT, State.ADMITTED):
-            stream, self._stream = self._stream, None
+        stream, self._stream = self._stream, None
+        if stream is not None:
             stream.abandon(self.cancel_reason or CancelReason.CANCEL_REASON_REQUESTED, origin)
-        if self._verdict is not None and not self._verdict.done():
-            self._verdict.set_exception(error)
         self._close(reusable=False)
 
     def _close(self, *, reusable: bool) -> None:
@@ -274,16 +264,12 @@ class Exchange:
             stream.listener = None
             if not reusable:
                 stream.discard()
-        self._free_slot(stream if reusable else None)
         _wake(self._waiter)
         _wake(self._credit_waiter)
-        if self._on_closed is not None:
-            self._on_closed(self)
-
-    def _free_slot(self, stream: CallStream | None) -> None:
-        release, self._release = self._release, None
-        if release is not None:
-            release(stream)
+        self._owner.on_closed(self)
+        seat, self._seat = self._seat, None
+        if seat is not None:
+            seat.free(stream if reusable else None)
 
     def _arm(self) -> asyncio.TimerHandle | None:
         if self.deadline.is_never:
@@ -293,10 +279,6 @@ class Exchange:
 
     def _expire(self) -> None:
         self.cancel(CancelReason.CANCEL_REASON_DEADLINE_EXCEEDED, "caller deadline")
-
-
-class NotStartedError(Exception):
-    """The replica is gone, and user code certainly did not start: the request may be sent elsewhere."""
 
 
 def _cancellation_error(reason: CancelReason, request_id: str) -> Exception:

@@ -1,14 +1,15 @@
 """One gRPC stream to a replica: carries one exchange at a time, one after another.
 
 A task of the stream's own reads it, for two reasons: cancelling a task that awaits a gRPC read leaks memory in grpcio, and
-an idle stream must notice at once that its replica is gone. Writers only append; whoever finds nobody writing, writes.
+an idle stream must notice at once that its replica is gone. Writing is a task of its own for the same reason, and it
+lives only while there is something to write.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import grpc.aio
-
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
@@ -36,29 +37,35 @@ class CallStream:
     `listener` is None while the stream is idle in its pool. Must be made and used on the loop of its channel.
     """
 
-    def __init__(self, call: Any, tasks: TaskOwner) -> None:
+    def __init__(self, call: Any, tasks: TaskOwner, on_ended: Callable[["CallStream"], None]) -> None:
         self._call = call
         self._tasks = tasks
+        self._on_ended = on_ended
         self._pending: list[replica_pb2.CallFrame] = []
-        self._is_writing = False
+        self._writer: asyncio.Task[None] | None = None
         self._was_cancelled = False
         self._closing_seen = asyncio.Event()
         self.listener: Listener | None = None
         self.has_ended = False
         tasks.spawn(self._read(), "read")
 
-    async def send(self, frame: replica_pb2.CallFrame) -> None:
-        """Write `frame`, after those posted before. A broken stream is reported to the listener, not raised here."""
-        self._pending.append(frame)
-        if not self._is_writing:
-            await self._flush()
-
     def post(self, frame: replica_pb2.CallFrame) -> None:
-        """Write `frame` soon, without waiting."""
+        """Write `frame` soon, after those posted before. A broken stream is reported to the listener."""
+        if self.has_ended:
+            return
         self._pending.append(frame)
-        if not self._is_writing and not self.has_ended:
-            self._is_writing = True
-            self._tasks.spawn(self._flush(), "write")
+        if self._writer is None:
+            self._writer = self._tasks.spawn(self._write(), "write")
+
+    async def send(self, frame: replica_pb2.CallFrame) -> None:
+        """Write `frame` and wait until gRPC has taken it.
+
+        Cancellation:
+            Safe: the frame is written nevertheless.
+        """
+        self.post(frame)
+        if self._writer is not None:
+            await asyncio.shield(self._writer)
 
     def abandon(self, reason: CancelReason, origin: str) -> None:
         """Cancel the exchange that runs on this stream and throw the stream away."""
@@ -84,8 +91,7 @@ class CallStream:
         finally:
             self.discard()
 
-    async def _flush(self) -> None:
-        self._is_writing = True
+    async def _write(self) -> None:
         try:
             while self._pending and not self.has_ended:
                 batch, self._pending = self._pending, []
@@ -96,7 +102,7 @@ class CallStream:
             if not self._was_cancelled:
                 raise
         finally:
-            self._is_writing = False
+            self._writer = None
 
     async def _read(self) -> None:
         error: grpc.aio.AioRpcError | None = None
@@ -115,6 +121,7 @@ class CallStream:
             self._closing_seen.set()
             self._pending.clear()
             listener, self.listener = self.listener, None
+            self._on_ended(self)
             if listener is not None:
                 listener.on_end(error)
 

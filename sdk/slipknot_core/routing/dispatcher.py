@@ -1,0 +1,213 @@
+"""One for each process that sends requests: the last snapshot, a router for each deployment, and the watch that feeds them.
+
+The data path never waits for the controller: when it is away, everything goes on with the last snapshot.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import grpc.aio
+from slipknot_proto.v1 import discovery_pb2, discovery_pb2_grpc, replica_pb2
+
+from ..deadline import Deadline
+from ..errors import (
+    ApplicationNotFoundError,
+    DeploymentUnavailableError,
+    RequestTimeoutError,
+    SlipknotServeException,
+)
+from ..ids import DeploymentId
+from ..request_context import RequestContext
+from ..rpc.channel import new_channel, token_metadata
+from ..tasks import TaskOwner
+from .exchange import Exchange
+from .router import Router
+from .snapshot import EMPTY, Snapshot
+
+logger = logging.getLogger("slipknot.serve")
+
+UNKNOWN_APPLICATION_WAIT_S = 5.0
+"""A call to an application that no snapshot has named yet waits so long for one that does."""
+
+FIRST_RECONNECT_S = 0.05
+MAX_RECONNECT_S = 1.0
+
+OnSnapshot = Callable[[Snapshot], None]
+
+
+class Dispatcher:
+    """Sends requests to deployments. Belongs to the loop it was started on; `repr` tells the snapshot and the routers.
+
+    Args:
+        controller_address: "unix:/path" or "host:port".
+        watcher: Who this is, for the controller's log.
+        node_id: Replicas of this node are preferred.
+        token: The cluster's shared secret; empty for private Unix sockets.
+        proxy: What the controller shows of this process if it is a proxy.
+    """
+
+    def __init__(
+        self,
+        controller_address: str,
+        *,
+        watcher: str,
+        node_id: str = "",
+        token: str = "",
+        proxy: discovery_pb2.ProxyInfo | None = None,
+    ) -> None:
+        self.controller_address = controller_address
+        self.snapshot = EMPTY
+        self.is_connected = False
+        self._node_id = node_id
+        self._token = token
+        self._request = discovery_pb2.WatchRequest(watcher=watcher, proxy=proxy)
+        self._tasks = TaskOwner(f"dispatcher {watcher}")
+        self._routers: dict[DeploymentId, Router] = {}
+        self._seen_applications: set[str] = set()
+        self._listeners: list[OnSnapshot] = []
+        self._channel: grpc.aio.Channel | None = None
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher {self.snapshot.epoch}.{self.snapshot.version}: {len(self._routers)} routers>"
+
+    async def start(self) -> None:
+        """Begin to watch; does not wait for the first snapshot."""
+        self._channel = new_channel(self.controller_address, self._token)
+        self._tasks.spawn(self._watch(self._channel), "watch")
+
+    async def stop(self) -> None:
+        """End all exchanges and connections; twice and before `start` is fine."""
+        await self._tasks.stop()
+        routers, self._routers = self._routers, {}
+        await asyncio.gather(*(router.close() for router in routers.values()))
+        if self._channel is not None:
+            await self._channel.close(None)
+
+    def on_snapshot(self, callback: OnSnapshot) -> Callable[[], None]:
+        """Call `callback` with each newer snapshot, on the loop; returns what ends that."""
+        self._listeners.append(callback)
+        return lambda: self._listeners.remove(callback) if callback in self._listeners else None
+
+    async def wait_for(self, predicate: Callable[[Snapshot], bool], timeout_s: float) -> Snapshot:
+        """Wait for a snapshot that fulfils `predicate`; the present one counts.
+
+        Raises:
+            TimeoutError: None came in time.
+        """
+        if predicate(self.snapshot):
+            return self.snapshot
+        found: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
+
+        def look(snapshot: Snapshot) -> None:
+            if not found.done() and predicate(snapshot):
+                found.set_result(snapshot)
+
+        forget = self.on_snapshot(look)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await found
+        finally:
+            forget()
+
+    def open(
+        self,
+        deployment_id: DeploymentId,
+        open_: replica_pb2.Open,
+        deadline: Deadline,
+        *,
+        context: RequestContext | None = None,
+    ) -> Exchange:
+        """Begin an exchange; it is queued or sent at once, and its errors come out of `Exchange.next`.
+
+        Args:
+            deployment_id: Where to.
+            open_: The request; application, deployment, slot and deadline fields are filled in here.
+            deadline: When to give up.
+            context: The request that this exchange belongs to: it is cancelled with it.
+        """
+        open_.app_name, open_.deployment_name = deployment_id
+        open_.wait_for_slot = True
+        router = self._router(deployment_id)
+        exchange = Exchange(open_, deadline, router, context)
+        if deadline.has_expired():
+            exchange.fail(RequestTimeoutError(f"Request {open_.request_id} timed out."))
+        elif context is not None and not context.adopt(exchange, exchange.cancel):
+            exchange.cancel_with_parent(context.cancel_origin)
+        else:
+            router.submit(exchange)
+        return exchange
+
+    def apply(self, snapshot: Snapshot) -> bool:
+        """Take `snapshot` if it is newer; False if not."""
+        if not snapshot.is_newer_than(self.snapshot):
+            return False
+        self.snapshot = snapshot
+        self._seen_applications.update(snapshot.applications)
+        for deployment_id, router in self._routers.items():
+            self._update(router, deployment_id)
+        for listener in tuple(self._listeners):
+            listener(snapshot)
+        return True
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _router(self, deployment_id: DeploymentId) -> Router:
+        router = self._routers.get(deployment_id)
+        if router is None:
+            router = Router(deployment_id, node_id=self._node_id, token=self._token)
+            if not self._update(router, deployment_id):
+                return router  # fails what it gets; not kept, or wrong names would pile up
+            self._routers[deployment_id] = router
+            if deployment_id.app_name not in self._seen_applications:
+                asyncio.get_running_loop().call_later(UNKNOWN_APPLICATION_WAIT_S, self._give_up, deployment_id)
+        return router
+
+    def _update(self, router: Router, deployment_id: DeploymentId) -> bool:
+        """Bring `router` to the snapshot; False if its deployment does not exist."""
+        route = self.snapshot.deployment(deployment_id)
+        if route is not None:
+            router.update(route)
+            return True
+        error = self._absence(deployment_id)
+        if error is not None:
+            router.remove(error)
+        return error is None
+
+    def _absence(self, deployment_id: DeploymentId) -> SlipknotServeException | None:
+        """Why there is no route; None if one may still come."""
+        app_name, name = deployment_id
+        application = self.snapshot.applications.get(app_name)
+        if application is not None:
+            known = ", ".join(sorted(application.deployments)) or "none"
+            return ApplicationNotFoundError(
+                f"Application {app_name!r} has no deployment {name!r}; its deployments: {known}."
+            )
+        if app_name in self._seen_applications:
+            return DeploymentUnavailableError(f"Application {app_name!r} was deleted; deploy it again to call {name!r}.")
+        return None
+
+    def _give_up(self, deployment_id: DeploymentId) -> None:
+        router = self._routers.get(deployment_id)
+        if router is not None and deployment_id.app_name not in self._seen_applications:
+            router.remove(DeploymentUnavailableError(f"Application {deployment_id.app_name!r} does not exist."))
+            # The next call makes a new router and waits anew.
+            self._routers.pop(deployment_id)
+
+    async def _watch(self, channel: grpc.aio.Channel) -> None:
+        stub = discovery_pb2_grpc.DiscoveryServiceStub(channel)
+        pause_s = FIRST_RECONNECT_S
+        while True:
+            call = stub.Watch(self._request, metadata=token_metadata(self._token))
+            try:
+                async for response in call:
+                    self.is_connected, pause_s = True, FIRST_RECONNECT_S
+                    self.apply(Snapshot.from_proto(response.snapshot))
+            except grpc.aio.AioRpcError as error:
+                if self.is_connected:
+                    logger.warning("controller_lost %s; serving on with the last snapshot", error.code().name)
+            finally:
+                self.is_connected = False
+                call.cancel()
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, MAX_RECONNECT_S)

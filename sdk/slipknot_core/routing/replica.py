@@ -1,0 +1,144 @@
+"""A replica as its callers see it: a channel, a pool of streams, and how many requests of this process it has."""
+
+import asyncio
+from collections.abc import Callable
+
+import grpc.aio
+from slipknot_proto.v1 import replica_pb2, replica_pb2_grpc
+
+from ..rpc.channel import new_channel, token_metadata
+from ..tasks import TaskOwner
+from .snapshot import ReplicaRoute
+from .stream import CallStream
+
+MAX_IDLE_STREAMS = 256
+"""Idle streams kept for each replica; above it they are closed after use."""
+
+
+class Replica:
+    """One replica with its connection. `repr` tells what it has of ours.
+
+    Invariant: each of `ongoing` is a sent exchange or a ticket, and each returns by `free` exactly once.
+    """
+
+    def __init__(self, route: ReplicaRoute, token: str, on_free: Callable[[], None]) -> None:
+        self.route = route
+        self.ongoing = 0
+        self.avoid_until_s = 0.0
+        self.backoff_s = 0.0
+        self.tickets: dict[CallStream, Ticket] = {}
+        self._on_free = on_free
+        self._metadata = token_metadata(token)
+        self._tasks = TaskOwner(f"replica {route.replica_id}")
+        self._channel = new_channel(route.address, token)
+        self._stub = replica_pb2_grpc.ReplicaServiceStub(self._channel)
+        self._idle: list[CallStream] = []
+        self._is_retired = False
+        self._closing: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Replica {self.replica_id}: {self.ongoing} ongoing, {len(self._idle)} idle streams>"
+
+    @property
+    def is_closed(self) -> bool:
+        """`close` has finished."""
+        return self._closing is not None and self._closing.done()
+
+    @property
+    def replica_id(self) -> str:
+        """The replica's id."""
+        return self.route.replica_id
+
+    @property
+    def node_id(self) -> str:
+        """The node it runs on."""
+        return self.route.node_id
+
+    @property
+    def max_ongoing_requests(self) -> int:
+        """Its bound, for all callers together."""
+        return self.route.max_ongoing_requests
+
+    def take(self) -> CallStream:
+        """Take a seat and a stream for it."""
+        self.ongoing += 1
+        return self._idle.pop() if self._idle else self._new_stream()
+
+    def free(self, stream: CallStream | None) -> None:
+        """Give a seat back, with its stream if that can carry another exchange."""
+        self.ongoing -= 1
+        if stream is not None and not stream.has_ended:
+            self._keep(stream)
+        if self._is_retired and self.ongoing == 0:
+            self._close_soon()
+        self._on_free()
+
+    def hold_ticket(self, stream: CallStream) -> None:
+        """Keep the seat of a refused exchange: its stream waits in the replica's queue for a slot."""
+        self.tickets[stream] = stream.listener = Ticket(self, stream)
+
+    def decline(self, stream: CallStream) -> None:
+        """Give up a ticket; the replica then expects the next Open on its stream."""
+        self.tickets.pop(stream, None)
+        stream.listener = None
+        stream.post(replica_pb2.CallFrame(decline=replica_pb2.Decline()))
+        self.free(stream)
+
+    def retire(self) -> None:
+        """It has left the snapshot: close when the last of our requests there has ended."""
+        self._is_retired = True
+        for stream in list(self.tickets):
+            self.decline(stream)
+        if self.ongoing == 0:
+            self._close_soon()
+
+    async def close(self) -> None:
+        """Close everything at once; twice is fine."""
+        self._is_retired = True
+        for stream in self._idle:
+            stream.discard()
+        self._idle.clear()
+        await self._channel.close(None)
+        await self._tasks.stop()
+
+    def _close_soon(self) -> None:
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self.close(), name=f"close {self.replica_id}")
+
+    def _keep(self, stream: CallStream) -> None:
+        if self._is_retired or len(self._idle) >= MAX_IDLE_STREAMS:
+            stream.discard()
+        else:
+            self._idle.append(stream)
+
+    def _new_stream(self) -> CallStream:
+        call = self._stub.Call(metadata=self._metadata)
+        return CallStream(call, self._tasks, self._stream_ended)
+
+    def _stream_ended(self, stream: CallStream) -> None:
+        if stream in self._idle:
+            self._idle.remove(stream)
+
+
+class Ticket:
+    """Listens on a stream that waits for a slot. `on_reserved` is set by the router."""
+
+    def __init__(self, replica: Replica, stream: CallStream) -> None:
+        self._replica = replica
+        self._stream = stream
+        self.on_reserved: Callable[[Replica, CallStream], None] | None = None
+
+    def on_frame(self, frame: replica_pb2.ReplyFrame) -> None:
+        """The slot is reserved, or the replica does not want us any more."""
+        if frame.WhichOneof("frame") == "slot_reserved" and self.on_reserved is not None:
+            self._replica.tickets.pop(self._stream, None)
+            self.on_reserved(self._replica, self._stream)
+        elif frame.WhichOneof("frame") == "refused":
+            self._replica.tickets.pop(self._stream, None)
+            self._stream.listener = None
+            self._replica.free(self._stream)
+
+    def on_end(self, error: grpc.aio.AioRpcError | None) -> None:
+        """The stream broke while it waited: nothing was running."""
+        self._replica.tickets.pop(self._stream, None)
+        self._replica.free(None)

@@ -1,0 +1,240 @@
+"""Finds a replica for each exchange of one deployment: first come, first served.
+
+Everything here happens between two awaits of the loop: no lock, no task, no waiting. `_assign` is the one place where an
+exchange meets a replica; it runs whenever an exchange comes, a seat gets free, a reserved slot or a snapshot arrives, or
+a time to avoid a replica has passed.
+
+Invariants: `_waiting` holds exactly the QUEUED exchanges, oldest first; it is empty or no replica has a free seat.
+"""
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from slipknot_proto.v1 import replica_pb2
+
+from ..errors import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RequestTimeoutError,
+    SlipknotServeException,
+)
+from ..ids import DeploymentId
+from .choose import choose
+from .exchange import Exchange, Seat
+from .replica import Replica
+from .snapshot import DeploymentRoute
+from .stream import CallStream
+
+logger = logging.getLogger("slipknot.serve")
+
+MAX_QUEUED_REQUESTS = 65_536
+"""Bound of the queue when `max_queued_requests` is -1."""
+
+LOST_REPLICA_AVOID_S = 0.5
+"""A replica whose connection broke is not tried again before this, unless the controller removes it first."""
+
+BUSY_BACKOFF_S = 0.025
+"""First pause after a refusal without a ticket; doubles up to `MAX_BUSY_BACKOFF_S`."""
+
+MAX_BUSY_BACKOFF_S = 0.5
+
+Reason = replica_pb2.Refused.Reason
+
+
+class Router:
+    """The callers' side of one deployment. `repr` tells replicas, ongoing and queued."""
+
+    def __init__(self, deployment_id: DeploymentId, *, node_id: str = "", token: str = "") -> None:
+        self.deployment_id = deployment_id
+        self._node_id = node_id
+        self._token = token
+        self._route: DeploymentRoute | None = None
+        self._gone: SlipknotServeException | None = None
+        self._replicas: dict[str, Replica] = {}
+        self._retired: set[Replica] = set()
+        self._waiting: OrderedDict[Exchange, None] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_assigning = False
+
+    def __repr__(self) -> str:
+        ongoing = sum(replica.ongoing for replica in self._replicas.values())
+        return (
+            f"<Router {self.deployment_id}: {len(self._replicas)} replicas, {ongoing} ongoing, {len(self._waiting)} queued>"
+        )
+
+    @property
+    def queued(self) -> int:
+        """Exchanges without a replica."""
+        return len(self._waiting)
+
+    # --- what comes in ----------------------------------------------------------------------------------------------
+
+    def submit(self, exchange: Exchange) -> None:
+        """Take a new exchange: send it now, queue it, or fail it."""
+        if self._gone is not None:
+            exchange.fail(self._gone)
+            return
+        self._waiting[exchange] = None
+        self._assign()
+        self._enforce_bound()
+
+    def update(self, route: DeploymentRoute) -> None:
+        """Take the deployment's part of a newer snapshot."""
+        self._route, self._gone = route, None
+        wanted = {replica.replica_id: replica for replica in route.replicas}
+        for replica_id in self._replicas.keys() - wanted.keys():
+            self._retire(self._replicas.pop(replica_id))
+        for replica_id, replica_route in wanted.items():
+            known = self._replicas.get(replica_id)
+            if known is not None and known.route.address == replica_route.address:
+                known.route = replica_route
+                continue
+            if known is not None:
+                self._retire(known)
+            self._replicas[replica_id] = Replica(replica_route, self._token, self._assign)
+        if route.unavailable:
+            self._fail_all(
+                DeploymentUnavailableError(f"Deployment {self.deployment_id} is unavailable because it failed to deploy.")
+            )
+        self._assign()
+
+    def remove(self, error: SlipknotServeException) -> None:
+        """The deployment does not exist any more: fail what waits, now and later, with `error`."""
+        self._route = None
+        while self._replicas:
+            self._retire(self._replicas.popitem()[1])
+        self._fail_all(error)
+
+    async def close(self) -> None:
+        """End everything."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._fail_all(DeploymentUnavailableError("this process is shutting down"))
+        await asyncio.gather(*(replica.close() for replica in (*self._replicas.values(), *self._retired)))
+        self._replicas.clear()
+        self._retired.clear()
+
+    # --- what exchanges report (the `Owner` protocol) ---------------------------------------------------------------
+
+    def on_refused(self, exchange: Exchange, seat: Seat, refused: replica_pb2.Refused) -> None:
+        """Queue the exchange again, before all others, and keep a ticket at the replica if it gave one."""
+        assert isinstance(seat, Replica)
+        stream = exchange.take_stream()
+        if stream is None:
+            return
+        self._waiting[exchange] = None
+        self._waiting.move_to_end(exchange, last=False)
+        if refused.waiting:
+            seat.hold_ticket(stream)
+            seat.tickets[stream].on_reserved = self._on_reserved
+            self._assign()
+        else:
+            stream.listener = None
+            self._on_plain_refusal(exchange, seat, refused)
+            seat.free(stream)
+        self._enforce_bound()
+
+    def on_not_started(self, exchange: Exchange, seat: Seat) -> None:
+        """Avoid the replica and send the exchange elsewhere."""
+        assert isinstance(seat, Replica)
+        seat.avoid_until_s = time.monotonic() + LOST_REPLICA_AVOID_S
+        self._waiting[exchange] = None
+        self._waiting.move_to_end(exchange, last=False)
+        self._assign()
+
+    def on_closed(self, exchange: Exchange) -> None:
+        """Forget a queued exchange that was cancelled or has failed."""
+        self._waiting.pop(exchange, None)
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _assign(self) -> None:
+        if self._is_assigning:
+            return  # a seat got free while we assign: the loop below sees it
+        self._is_assigning = True
+        try:
+            while self._waiting:
+                replica = choose(
+                    tuple(self._replicas.values()),
+                    node_id=self._node_id,
+                    now_s=time.monotonic(),
+                    pick=_pick,
+                )
+                if replica is None:
+                    self._wake_later()
+                    return
+                exchange, _ = self._waiting.popitem(last=False)
+                exchange.start(replica.take(), replica)
+        finally:
+            self._is_assigning = False
+
+    def _on_reserved(self, replica: Replica, stream: CallStream) -> None:
+        if self._waiting:
+            exchange, _ = self._waiting.popitem(last=False)
+            exchange.start(stream, replica)
+        else:
+            replica.decline(stream)
+
+    def _on_plain_refusal(self, exchange: Exchange, replica: Replica, refused: replica_pb2.Refused) -> None:
+        match refused.reason:
+            case Reason.REASON_DEADLINE_EXCEEDED:
+                exchange.fail(RequestTimeoutError(f"Request {exchange.open.request_id} timed out."))
+            case Reason.REASON_CALL_LOOP:
+                exchange.fail(
+                    SlipknotServeException(
+                        f"the calls of request {exchange.open.request_id} go round in a loop: "
+                        f"{' > '.join(exchange.open.caller_chain[-4:])} > {self.deployment_id}"
+                    )
+                )
+            case Reason.REASON_DRAINING | Reason.REASON_WRONG_DEPLOYMENT:
+                replica.avoid_until_s = math.inf  # the next snapshot is without it
+            case _:
+                now_s = time.monotonic()
+                again = now_s - replica.avoid_until_s < MAX_BUSY_BACKOFF_S
+                replica.backoff_s = min(replica.backoff_s * 2, MAX_BUSY_BACKOFF_S) if again else BUSY_BACKOFF_S
+                replica.avoid_until_s = now_s + replica.backoff_s
+
+    def _enforce_bound(self) -> None:
+        route = self._route
+        bound = route.max_queued_requests if route is not None and route.max_queued_requests >= 0 else MAX_QUEUED_REQUESTS
+        while len(self._waiting) > bound:
+            newest = next(reversed(self._waiting))
+            newest.fail(self._backpressure(bound))
+
+    def _backpressure(self, bound: int) -> BackPressureError:
+        route = self._route or DeploymentRoute(self.deployment_id)
+        return BackPressureError(
+            f"Request dropped due to backpressure ({bound} requests to {self.deployment_id} are already queued, "
+            f"max_queued_requests={bound}).",
+            route.backpressure_status_code,
+            route.backpressure_retry_after_s,
+        )
+
+    def _wake_later(self) -> None:
+        """Assign again when the first of the avoided replicas may be tried."""
+        now_s = time.monotonic()
+        times = [r.avoid_until_s for r in self._replicas.values() if now_s < r.avoid_until_s < math.inf]
+        if self._timer is not None:
+            self._timer.cancel()
+        delay_s = min(times, default=math.inf) - now_s
+        self._timer = None if delay_s == math.inf else asyncio.get_running_loop().call_later(delay_s, self._assign)
+
+    def _retire(self, replica: Replica) -> None:
+        self._retired = {r for r in self._retired if not r.is_closed}
+        self._retired.add(replica)
+        replica.retire()
+
+    def _fail_all(self, error: SlipknotServeException) -> None:
+        self._gone = error
+        while self._waiting:
+            exchange, _ = self._waiting.popitem(last=False)
+            exchange.fail(error)
+
+
+def _pick(candidates: Sequence[Replica]) -> Replica:
+    return candidates[int(random.random() * len(candidates))]
