@@ -1,0 +1,140 @@
+"""One replica from its first to its last moment: listen, register, build, serve, drain, stop.
+
+`ReplicaLifecycle.run` is the same in a process of its own (`main.py`) and in a test's process (`slipknot.testing`).
+"""
+
+import asyncio
+import contextvars
+import logging
+import sys
+from collections.abc import Callable
+
+from slipknot._connection import Connection, connection_var
+from slipknot.serve import context as serve_context
+from slipknot_core.logs import LoggingSettings, component_var
+from slipknot_core.routing.dispatcher import Dispatcher
+from slipknot_core.spec import ReplicaLaunch
+
+from .registration import Registration
+from .server import ReplicaServer, ReplicaState
+from .user_code import UserCode
+
+logger = logging.getLogger("slipknot.serve")
+
+LoadCode = Callable[[], UserCode]
+
+
+class ReplicaLifecycle:
+    """Runs one replica. Belongs to the loop that `run` is called on.
+
+    Args:
+        launch: What this replica is.
+        load: Makes the user's code object, not yet constructed; may raise anything.
+        token: The cluster's shared secret; empty on private Unix sockets.
+    """
+
+    def __init__(self, launch: ReplicaLaunch, load: LoadCode, *, token: str = "") -> None:
+        self.launch = launch
+        self.server: ReplicaServer | None = None
+        self._load = load
+        self._token = token
+        self._stop_wanted: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    def request_stop(self, timeout_s: float | None = None) -> None:
+        """Drain and end; only the first request counts.
+
+        Args:
+            timeout_s: Time for what runs; the deployment's `graceful_shutdown_timeout_s` if None.
+        """
+        if not self._stop_wanted.done():
+            limit_s = self.launch.deployment.graceful_shutdown_timeout_s if timeout_s is None else timeout_s
+            self._stop_wanted.set_result(limit_s)
+
+    async def run(self) -> bool:
+        """Serve until a stop is requested.
+
+        Returns:
+            False if the user's code could not be built; the controller has been told why.
+        """
+        launch = self.launch
+        component_var.set((f"{launch.app_name}_{launch.deployment.name}", launch.replica_id.rpartition("#")[2]))
+        dispatcher = Dispatcher(
+            launch.controller_address,
+            watcher=f"replica:{launch.replica_id}",
+            node_id=launch.node_id,
+            token=self._token,
+        )
+        await dispatcher.start()
+        connection_var.set(Connection.on_loop(asyncio.get_running_loop(), dispatcher, app_name=launch.app_name))
+        try:
+            return await self._run()
+        finally:
+            await dispatcher.stop()
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> bool:
+        user_code, error = self._try_load()
+        settings = LoggingSettings.from_json(self.launch.deployment.logging_config_json)
+        server = self.server = ReplicaServer(
+            self.launch, user_code, token=self._token, access_log=settings.enable_access_log
+        )
+        registration = Registration(server, self.request_stop, token=self._token)
+        await server.listen()
+        try:
+            await registration.start()
+            if error is None:
+                error = await self._construct(server)
+            if error is not None:
+                logger.error("replica_failed %s", type(error).__name__, exc_info=error)
+                registration.tell_failure(error)
+                return False
+            registration.start_health_checks()
+            logger.info("replica_started on %s", server.address)
+            await self._serve_until_stopped(server)
+            return True
+        finally:
+            await server.stop()
+            await registration.stop()
+
+    def _try_load(self) -> tuple[UserCode, BaseException | None]:
+        try:
+            return self._load(), None
+        except (Exception, SystemExit) as error:  # importing the user's code may raise anything; the controller shows it
+            return UserCode.nothing(self.launch), error
+
+    async def _construct(self, server: ReplicaServer) -> BaseException | None:
+        """Build the user's code; gives up when a stop is requested first."""
+        _set_replica_context(server)
+        server.base_context = contextvars.copy_context()
+        construction = asyncio.ensure_future(server.construct())
+        await asyncio.wait((construction, self._stop_wanted), return_when=asyncio.FIRST_COMPLETED)
+        if not construction.done():
+            construction.cancel()
+            await asyncio.wait((construction,), timeout=1.0)
+            return None
+        error = construction.exception()
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        return error
+
+    async def _serve_until_stopped(self, server: ReplicaServer) -> None:
+        timeout_s = await self._stop_wanted
+        if server.state is not ReplicaState.RUNNING:
+            return
+        await server.drain(timeout_s)
+        logger.info("replica_drained")
+
+
+def _set_replica_context(server: ReplicaServer) -> None:
+    launch = server.launch
+    serve_context._set_replica_context(
+        serve_context.ReplicaContext(
+            app_name=launch.app_name,
+            deployment=launch.deployment.name,
+            replica_id=launch.replica_id,
+            servable=lambda: server.user_code.servable,
+            world_size=launch.deployment.num_replicas,
+        )
+    )
+    sys.stdout.flush()

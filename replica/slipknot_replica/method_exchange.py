@@ -1,0 +1,48 @@
+"""A handle call on the replica: one method, its arguments, and its result or its items."""
+
+import asyncio
+
+from slipknot_core import payloads
+from slipknot_core.failures import to_error_info
+from slipknot_proto.v1 import replica_pb2
+
+from .exchange import ServerExchange
+from .generators import cancelling
+
+
+class MethodExchange(ServerExchange):
+    """One handle call."""
+
+    async def _serve(self) -> None:
+        call = self._open.method
+        args, kwargs = payloads.decode_arguments(call.arguments)
+        method_name = call.method_name or "__call__"
+        if call.stream:
+            await self._serve_stream(method_name, args, kwargs)
+            return
+        value = await self._replica.user_code.call_method(method_name, args, kwargs)
+        if self.request.is_cancelled:
+            return
+        result = payloads.encode_value(value, self._encoding)
+        self._close(replica_pb2.ReplyFrame(result=replica_pb2.MethodResult(value=result)))
+
+    async def _serve_stream(self, method_name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        items = self._replica.user_code.stream_method(method_name, args, kwargs)
+        async with cancelling(items):
+            async for value in items:
+                item = payloads.encode_value(value, self._encoding)
+                await self._spend(item.ByteSize())
+                self._reply(replica_pb2.ReplyFrame(item=replica_pb2.StreamItem(value=item)))
+                await asyncio.sleep(0)  # a producer that never waits must not keep the loop for itself
+        self._close(replica_pb2.ReplyFrame(end=replica_pb2.StreamEnd()))
+
+    @property
+    def _encoding(self) -> str:
+        return self._open.method.arguments.WhichOneof("encoding") or "pickle"
+
+    def _label(self) -> tuple[str, str]:
+        return "CALL", self._open.method.method_name or "__call__"
+
+    def _on_error(self, error: BaseException) -> None:
+        info = to_error_info(error, with_pickle=self._encoding == "pickle")
+        self._close(replica_pb2.ReplyFrame(failure=replica_pb2.Failure(error=info)))

@@ -1,0 +1,214 @@
+"""The replica's lease: one stream to the controller, opened again for as long as the replica lives.
+
+What the controller wants comes in on it (reconfigure, drain); state, load and health go out. A controller that is away
+changes nothing for the requests; whatever happened meanwhile is told with the next hello.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+import grpc.aio
+
+from slipknot_core.failures import format_traceback
+from slipknot_core.rpc.channel import new_channel, token_metadata
+from slipknot_core.spec import DeploymentSpec
+from slipknot_core.tasks import TaskOwner
+from slipknot_proto.v1 import registry_pb2, registry_pb2_grpc
+
+from .server import ReplicaServer, ReplicaState
+
+logger = logging.getLogger("slipknot.serve")
+
+LOAD_PERIOD_S = 0.5
+FIRST_RECONNECT_S = 0.05
+MAX_RECONNECT_S = 1.0
+MAX_OUTBOX = 256
+
+Request = registry_pb2.JoinReplicaRequest
+
+_STATES = {
+    ReplicaState.STARTING: registry_pb2.ReplicaState.STATE_STARTING,
+    ReplicaState.RUNNING: registry_pb2.ReplicaState.STATE_RUNNING,
+    ReplicaState.FAILED: registry_pb2.ReplicaState.STATE_FAILED,
+    ReplicaState.DRAINING: registry_pb2.ReplicaState.STATE_DRAINING,
+    ReplicaState.STOPPED: registry_pb2.ReplicaState.STATE_STOPPED,
+}
+
+
+class Registration:
+    """Keeps one replica registered. `on_drain(timeout_s)` is called when the controller wants it to end."""
+
+    def __init__(
+        self, replica: ReplicaServer, on_drain: Callable[[float], None], *, token: str = ""
+    ) -> None:
+        self._replica = replica
+        self._on_drain = on_drain
+        self._token = token
+        self._spec = replica.launch.deployment
+        self._tasks = TaskOwner(f"registration {replica.launch.replica_id}")
+        self._outbox: deque[Request] = deque(maxlen=MAX_OUTBOX)
+        self._wake = asyncio.Event()
+        self._failure = ""
+        self._state_sent = asyncio.Event()
+        self._load_at_s = 0.0
+        self._load_timer: asyncio.TimerHandle | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self.user_config_hash = ""
+
+    async def start(self) -> None:
+        """Join in the background; needs the replica's address."""
+        self._channel = new_channel(self._replica.launch.controller_address, self._token)
+        self._replica.on_state = self._tell_state
+        self._replica.on_load = self._load_changed
+        self._tasks.spawn(self._keep_joined(self._channel), "join")
+
+    async def stop(self, flush_s: float = 1.0) -> None:
+        """Send what waits, at most `flush_s`, and leave; twice is fine."""
+        try:
+            async with asyncio.timeout(flush_s):
+                while self._outbox:
+                    self._state_sent.clear()
+                    await self._state_sent.wait()
+        except TimeoutError:
+            pass
+        if self._load_timer is not None:
+            self._load_timer.cancel()
+        await self._tasks.stop()
+        if self._channel is not None:
+            await self._channel.close(None)
+
+    def tell_failure(self, error: BaseException) -> None:
+        """The user's code could not be built; the state FAILED carries this."""
+        self._failure = format_traceback(error)
+        self._tell_state(self._replica.state)
+
+    def start_health_checks(self) -> None:
+        """Run the user's `check_health` for as long as the replica runs."""
+        if self._replica.user_code.has_health_check:
+            self._tasks.spawn(self._check_health(), "health")
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _put(self, request: Request) -> None:
+        self._outbox.append(request)
+        self._wake.set()
+
+    def _state(self) -> registry_pb2.ReplicaState:
+        code = self._replica.user_code
+        running = self._replica.state is ReplicaState.RUNNING
+        return registry_pb2.ReplicaState(
+            state=_STATES[self._replica.state],
+            message=self._failure,
+            docs_path=code.docs_path() if running else "",
+            has_health_check=code.has_health_check if running else False,
+        )
+
+    def _tell_state(self, state: ReplicaState) -> None:
+        if state is ReplicaState.FAILED and not self._failure:
+            return  # `tell_failure` follows with the reason
+        self._put(Request(state=self._state()))
+
+    def _load_changed(self) -> None:
+        if self._load_timer is None:
+            delay_s = max(0.0, self._load_at_s + LOAD_PERIOD_S - time.monotonic())
+            self._load_timer = asyncio.get_running_loop().call_later(delay_s, self._tell_load)
+
+    def _tell_load(self) -> None:
+        self._load_timer = None
+        self._load_at_s = time.monotonic()
+        admission = self._replica.admission
+        self._put(Request(load=registry_pb2.ReplicaLoad(ongoing=admission.ongoing, waiting=admission.waiting)))
+
+    def _hello(self) -> Request:
+        launch = self._replica.launch
+        return Request(
+            hello=registry_pb2.ReplicaHello(
+                replica_id=launch.replica_id,
+                app_name=launch.app_name,
+                deployment_name=launch.deployment.name,
+                version=launch.deployment.version,
+                address=self._replica.address,
+                node_id=launch.node_id,
+                pid=os.getpid(),
+                state=self._state(),
+                has_health_check=self._replica.user_code.has_health_check,
+                user_config_hash=self.user_config_hash or launch.deployment.user_config_hash,
+            )
+        )
+
+    async def _keep_joined(self, channel: grpc.aio.Channel) -> None:
+        stub = registry_pb2_grpc.RegistryServiceStub(channel)
+        pause_s = FIRST_RECONNECT_S
+        while True:
+            self._outbox.clear()  # the hello tells all that still matters
+            self._put(self._hello())
+            call = stub.JoinReplica(self._requests(), metadata=token_metadata(self._token))
+            try:
+                async for response in call:
+                    pause_s = FIRST_RECONNECT_S
+                    self._on_response(response)
+            except grpc.aio.AioRpcError as error:
+                logger.debug("controller_lost %s", error.code().name)
+            finally:
+                call.cancel()
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, MAX_RECONNECT_S)
+
+    async def _requests(self) -> AsyncIterator[Request]:
+        while True:
+            while self._outbox:
+                yield self._outbox[0]
+                if self._outbox:
+                    self._outbox.popleft()
+            self._state_sent.set()
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _on_response(self, response: registry_pb2.JoinReplicaResponse) -> None:
+        match response.WhichOneof("message"):
+            case "welcome":
+                if not response.welcome.accepted:
+                    logger.warning("replica_not_wanted %s", response.welcome.message)
+                    self._on_drain(self._spec.graceful_shutdown_timeout_s)
+            case "reconfigure":
+                self._tasks.spawn(self._reconfigure(response.reconfigure), "reconfigure")
+            case "drain":
+                self._on_drain(response.drain.timeout_s)
+            case _:
+                pass
+
+    async def _reconfigure(self, command: registry_pb2.Reconfigure) -> None:
+        spec = DeploymentSpec.from_proto(command.deployment)
+        error = ""
+        try:
+            wanted = spec.user_config_json if command.user_config_hash != self._config_hash() else ""
+            await self._replica.reconfigure(spec.max_ongoing_requests, wanted)
+            self._spec = spec
+            self.user_config_hash = command.user_config_hash
+        except Exception as caught:  # the user's reconfigure may raise anything; the controller shows it
+            error = format_traceback(caught)
+        report = registry_pb2.ReconfigureReport(user_config_hash=command.user_config_hash, error=error)
+        self._put(Request(reconfigured=report))
+
+    def _config_hash(self) -> str:
+        return self.user_config_hash or self._replica.launch.deployment.user_config_hash
+
+    async def _check_health(self) -> None:
+        while True:
+            await asyncio.sleep(self._spec.health_check_period_s)
+            message = ""
+            try:
+                async with asyncio.timeout(self._spec.health_check_timeout_s):
+                    await self._replica.user_code.check_health()
+            except TimeoutError as error:
+                message = str(error) or f"check_health took longer than {self._spec.health_check_timeout_s} s"
+            except Exception as error:  # whatever it raises means unhealthy
+                message = format_traceback(error)
+            if message:
+                logger.warning("health_check_failed %s", message.rstrip().rpartition("\n")[2])
+            self._put(Request(health=registry_pb2.HealthReport(healthy=not message, message=message)))
+

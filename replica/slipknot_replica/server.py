@@ -1,0 +1,261 @@
+"""The replica: one instance of the user's class behind `ReplicaService`.
+
+`start` listens, then builds the user's code; `drain` finishes what runs and takes nothing new; `stop` ends it. Registration
+with the controller is `registration.py`; a process around it is `main.py`.
+"""
+
+import asyncio
+import contextvars
+import enum
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import grpc.aio
+
+from slipknot_core.errors import ProtocolError
+from slipknot_core.ids import DeploymentId
+from slipknot_core.rpc.server import add_health_and_reflection, bind, new_server
+from slipknot_core.spec import ReplicaLaunch
+from slipknot_core.tasks import TaskOwner
+from slipknot_proto.v1 import replica_pb2, replica_pb2_grpc
+from slipknot_proto.v1.payload_pb2 import CancelReason
+
+from .admission import Admission
+from .exchange import Counters, ServerExchange
+from .http_exchange import HttpExchange
+from .method_exchange import MethodExchange
+from .server_stream import MAX_CALLER_CHAIN, Reason, ServerStream
+from .user_code import UserCode
+from .websocket_exchange import WebSocketExchange
+
+logger = logging.getLogger("slipknot.serve")
+
+SERVICE = "slipknot.v1.ReplicaService"
+
+CLEANUP_S = 2.0
+"""Time for code that was cancelled at the end of a drain to clean up."""
+
+DESTRUCT_TIMEOUT_S = 5.0
+"""Time for shutdown hooks and `__del__`."""
+
+
+class ReplicaState(enum.Enum):
+    """Where a replica stands; it only ever moves forward."""
+
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    FAILED = "FAILED"
+    DRAINING = "DRAINING"
+    STOPPED = "STOPPED"
+
+
+_EXCHANGES: dict[str, type[ServerExchange]] = {
+    "http": HttpExchange,
+    "websocket": WebSocketExchange,
+    "method": MethodExchange,
+}
+
+
+class ReplicaServer:
+    """Serves one replica. Belongs to the loop it was started on; `repr` tells state and slots.
+
+    Args:
+        launch: What this replica is.
+        user_code: The user's code, not yet constructed.
+        token: The cluster's shared secret; empty on private Unix sockets.
+        base_context: Requests run in copies of it; the caller's own if None.
+        access_log: Write a line for each request.
+    """
+
+    def __init__(
+        self,
+        launch: ReplicaLaunch,
+        user_code: UserCode,
+        *,
+        token: str = "",
+        base_context: contextvars.Context | None = None,
+        access_log: bool = True,
+    ) -> None:
+        self.launch = launch
+        self.user_code = user_code
+        self.deployment_id = DeploymentId(launch.app_name, launch.deployment.name)
+        self.state = ReplicaState.STARTING
+        self.address = ""
+        self.admission = Admission(launch.deployment.max_ongoing_requests)
+        self.admission.on_change = self._load_changed
+        self.counters = Counters()
+        self.base_context = base_context or contextvars.copy_context()
+        self.access_log_enabled = access_log
+        self.origin = f"replica:{self.deployment_id}#{launch.replica_id.rpartition('#')[2]}"
+        self.tasks = TaskOwner(f"replica {launch.replica_id}")
+        self.on_state: Callable[[ReplicaState], None] = lambda state: None
+        self.on_load: Callable[[], None] = lambda: None
+        self._streams: set[ServerStream] = set()
+        self._exchanges: set[ServerExchange] = set()
+        self._token = token
+        self._server: grpc.aio.Server | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __repr__(self) -> str:
+        return f"<ReplicaServer {self.launch.replica_id}: {self.state.value}, {self.admission!r}>"
+
+    async def listen(self) -> str:
+        """Start the gRPC server and return its address; requests are refused until `construct` has succeeded."""
+        self._server = new_server(self._token)
+        replica_pb2_grpc.add_ReplicaServiceServicer_to_server(_Servicer(self), self._server)
+        add_health_and_reflection(self._server, [SERVICE])
+        self.address = await bind(self._server, self._wanted_address())
+        await self._server.start()
+        return self.address
+
+    async def construct(self) -> None:
+        """Build the user's code and begin to serve.
+
+        Raises:
+            Exception: Whatever the constructor, the lifespan start-up or the first `reconfigure` raised.
+        """
+        import json
+
+        try:
+            await self.user_code.construct()
+            config = self.launch.deployment.user_config_json
+            if config:
+                await self.user_code.reconfigure(json.loads(config))
+        except BaseException:
+            self._move(ReplicaState.FAILED)
+            raise
+        if self.state is ReplicaState.STARTING:
+            self._move(ReplicaState.RUNNING)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Finish what runs and take nothing new; what still runs after `timeout_s` is cancelled. Twice is fine."""
+        if self.state is not ReplicaState.STOPPED:
+            self._move(ReplicaState.DRAINING)
+        self.admission.drain()
+        for stream in tuple(self._streams):
+            stream.end_if_idle()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+            return
+        except TimeoutError:
+            pass
+        logger.warning("drain_timeout %d requests are cancelled after %.1f s", self.admission.ongoing, timeout_s)
+        for exchange in tuple(self._exchanges):
+            exchange.cancel(CancelReason.CANCEL_REASON_DRAIN_TIMEOUT, self.origin)
+        try:
+            async with asyncio.timeout(CLEANUP_S):
+                await self._idle.wait()
+        except TimeoutError:
+            logger.error("drain_incomplete %d requests ignored their cancellation", self.admission.ongoing)
+
+    async def stop(self) -> None:
+        """End the server and the user's code; without a `drain` before, what runs is cancelled. Twice is fine."""
+        if self.state is ReplicaState.STOPPED:
+            return
+        await self.drain(0)
+        try:
+            async with asyncio.timeout(DESTRUCT_TIMEOUT_S):
+                await self.user_code.destruct()
+        except TimeoutError:
+            logger.error("destruct_timeout shutdown hooks took longer than %.1f s", DESTRUCT_TIMEOUT_S)
+        except Exception as error:  # the user's __del__ may raise anything, and must not keep the replica alive
+            logger.error("destruct_failed %s", type(error).__name__, exc_info=error)
+        if self._server is not None:
+            await self._server.stop(0)
+        await self.tasks.stop()
+        self._move(ReplicaState.STOPPED)
+
+    async def reconfigure(self, max_ongoing_requests: int, user_config_json: str) -> None:
+        """Take new options in place. Raises whatever the user's `reconfigure` raises."""
+        import json
+
+        self.admission.resize(max_ongoing_requests)
+        self.user_code.set_max_ongoing_requests(max_ongoing_requests)
+        if user_config_json:
+            await self.user_code.reconfigure(json.loads(user_config_json))
+
+    # --- for streams (the `Host` protocol) --------------------------------------------------------------------------
+
+    def refusal(self, open_: replica_pb2.Open) -> Reason | None:
+        """Why this Open cannot be served here at all, or None."""
+        if (open_.app_name, open_.deployment_name) != self.deployment_id:
+            return Reason.REASON_WRONG_DEPLOYMENT
+        if open_.deadline_budget_us < 0:
+            return Reason.REASON_DEADLINE_EXCEEDED
+        if len(open_.caller_chain) > MAX_CALLER_CHAIN:
+            return Reason.REASON_CALL_LOOP
+        if self.state is ReplicaState.STARTING:
+            return Reason.REASON_BUSY
+        if self.state is not ReplicaState.RUNNING:
+            return Reason.REASON_DRAINING
+        return None
+
+    def new_exchange(self, open_: replica_pb2.Open, stream: ServerStream) -> ServerExchange:
+        """Make the exchange for an admitted Open."""
+        kind = open_.WhichOneof("request")
+        if kind is None:
+            raise ProtocolError("frame 'open' without a request; set http, websocket or method")
+        exchange = _EXCHANGES[kind](self, open_, stream)
+        self._exchanges.add(exchange)
+        exchange.on_ended = self._exchanges.discard
+        return exchange
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    async def serve_stream(self, context: Any) -> None:
+        """Handle one RPC."""
+        stream = ServerStream(self, context)
+        self._streams.add(stream)
+        try:
+            await stream.run()
+        finally:
+            self._streams.discard(stream)
+
+    def info(self) -> replica_pb2.GetReplicaInfoResponse:
+        """What this replica is and does now."""
+        return replica_pb2.GetReplicaInfoResponse(
+            replica_id=self.launch.replica_id,
+            app_name=self.launch.app_name,
+            deployment_name=self.launch.deployment.name,
+            state=self.state.value,
+            ongoing=self.admission.ongoing,
+            max_ongoing=self.admission.max_ongoing,
+            waiting=self.admission.waiting,
+            completed_count=self.counters.completed,
+            cancelled_count=self.counters.cancelled,
+            completed_after_cancel_count=self.counters.completed_after_cancel,
+            pid=os.getpid(),
+        )
+
+    def _wanted_address(self) -> str:
+        if not self.launch.socket_dir:
+            return "127.0.0.1:0"
+        return f"unix:{self.launch.socket_dir}/r-{self.launch.replica_id.rpartition('#')[2]}.sock"
+
+    def _move(self, state: ReplicaState) -> None:
+        if state is self.state:
+            return
+        self.state = state
+        self.on_state(state)
+
+    def _load_changed(self) -> None:
+        if self.admission.is_idle:
+            self._idle.set()
+        else:
+            self._idle.clear()
+        self.on_load()
+
+
+class _Servicer(replica_pb2_grpc.ReplicaServiceServicer):
+    def __init__(self, replica: ReplicaServer) -> None:
+        self._replica = replica
+
+    async def Call(self, _requests: Any, context: Any) -> None:
+        await self._replica.serve_stream(context)
+
+    async def GetReplicaInfo(self, _request: Any, _context: Any) -> replica_pb2.GetReplicaInfoResponse:
+        return self._replica.info()

@@ -1,0 +1,284 @@
+"""The serving end of one `ReplicaService.Call`: frames in, frames out, one exchange at a time.
+
+What is legal when:
+    idle        open
+    ticketed    open (only once the slot is reserved), decline
+    exchange    body, ws_message, ws_close, credit, cancel
+    just closed whatever the caller sent before it saw the closing reply is ignored; then as idle
+Anything else ends the stream with INVALID_ARGUMENT naming the frame.
+"""
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from slipknot_core.errors import ProtocolError
+from slipknot_core.tasks import TaskOwner
+from slipknot_proto.v1 import replica_pb2
+from slipknot_proto.v1.payload_pb2 import CancelReason
+
+from .admission import Admission, Ticket, TicketState
+
+logger = logging.getLogger("slipknot.serve")
+
+REFUSE_AFTER_S = 0.002
+"""A request that finds no free slot is refused only after this: often one gets free in the meantime."""
+
+MAX_CALLER_CHAIN = 64
+
+Reason = replica_pb2.Refused.Reason
+
+
+class Running(Protocol):
+    """The exchange that a stream carries."""
+
+    @property
+    def body_is_complete(self) -> bool:
+        """The caller has nothing more to send of the request's body."""
+
+    def start(self) -> None:
+        """Run user code; the slot is taken already."""
+
+    def on_frame(self, kind: str, frame: replica_pb2.CallFrame) -> None:
+        """Take a body, ws_message, ws_close or credit frame. Raises ProtocolError."""
+
+    def cancel(self, reason: CancelReason, origin: str) -> None:
+        """Cancel what runs; idempotent."""
+
+
+class Host(Protocol):
+    """The replica, as its streams see it."""
+
+    admission: Admission
+    tasks: TaskOwner
+
+    def refusal(self, open_: replica_pb2.Open) -> Reason | None:
+        """Why this Open cannot be served here at all, or None."""
+
+    def new_exchange(self, open_: replica_pb2.Open, stream: "ServerStream") -> Running:
+        """Make the exchange for an admitted Open. Raises ProtocolError."""
+
+
+class ServerStream:
+    """One RPC. `run` is its handler; everything else happens between two awaits of the loop."""
+
+    def __init__(self, host: Host, context: Any) -> None:
+        self._host = host
+        self._context = context
+        self._outbox: list[replica_pb2.ReplyFrame] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._exchange: Running | None = None
+        self._ticket: Ticket | None = None
+        self._held_open: replica_pb2.Open | None = None
+        self._refuse_timer: asyncio.TimerHandle | None = None
+        self._just_closed = False
+        self._is_half_closed = False
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_idle(self) -> bool:
+        """It carries nothing and waits for nothing."""
+        return self._exchange is None and self._ticket is None
+
+    async def run(self) -> None:
+        """Serve the RPC to its end.
+
+        Cancellation:
+            The client has cancelled, or is gone: what runs is cancelled too.
+        """
+        self._host.tasks.spawn(self._read(), "stream-read")
+        try:
+            await self._ended
+            if self._writer is not None:
+                await self._writer
+        finally:
+            self._lose()
+
+    def end_if_idle(self) -> None:
+        """End the RPC in order if it is idle: the caller knows that nothing was started."""
+        if self.is_idle:
+            self._end()
+
+    def post(self, frame: replica_pb2.ReplyFrame) -> None:
+        """Send a reply soon."""
+        if self._is_over:
+            return
+        self._outbox.append(frame)
+        if self._writer is None:
+            self._writer = self._host.tasks.spawn(self._write(), "stream-write")
+
+    def post_closing(self, frame: replica_pb2.ReplyFrame, exchange: Running) -> None:
+        """Send the closing reply of `exchange`; the stream is idle afterwards."""
+        self.post(frame)
+        if self._exchange is exchange:
+            self._exchange = None
+            self._just_closed = True
+            if self._is_half_closed or self._host.admission.is_draining:
+                self._end()
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_over(self) -> bool:
+        return self._ended.done()
+
+    def _end(self, error: Exception | None = None) -> None:
+        if self._is_over:
+            return
+        if error is None:
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(error)
+
+    def _lose(self) -> None:
+        """The RPC is over: give up what waits and cancel what runs."""
+        if not self._ended.done():
+            self._ended.cancel()
+        self._outbox.clear()
+        self._drop_ticket()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cancel(CancelReason.CANCEL_REASON_CALLER_LOST, "replica")
+
+    async def _read(self) -> None:
+        try:
+            while (request := await self._context.read()) is not grpc.aio.EOF:
+                for frame in request.frames:
+                    self._on_frame(frame)
+                    if self._is_over:
+                        return
+            self._on_half_close()
+        except ProtocolError as error:
+            self._end(error)
+        except DecodeError:
+            self._end(ProtocolError("the bytes are no slipknot.v1.CallRequest"))
+        except (grpc.aio.BaseError, asyncio.InvalidStateError) as error:
+            logger.debug("stream_broken %s", error)  # the handler's task is cancelled by gRPC
+
+    async def _write(self) -> None:
+        try:
+            while self._outbox:
+                batch, self._outbox = self._outbox, []
+                await self._context.write(replica_pb2.CallResponse(frames=batch))
+        except Exception as error:  # gRPC raises private classes when the caller has gone
+            logger.debug("stream_broken %s", error)
+            self._outbox.clear()
+        finally:
+            self._writer = None
+
+    def _on_half_close(self) -> None:
+        """The caller sends nothing more. Or it has cancelled: then this comes first, and the cancellation next."""
+        self._is_half_closed = True
+        if self._exchange is None:
+            self._drop_ticket()
+            self._end()
+        elif not self._exchange.body_is_complete:
+            self._exchange.cancel(CancelReason.CANCEL_REASON_CALLER_LOST, "replica")
+
+    def _on_frame(self, frame: replica_pb2.CallFrame) -> None:
+        kind = frame.WhichOneof("frame")
+        if kind == "open":
+            self._on_open(frame.open)
+        elif kind is None:
+            raise ProtocolError("a frame of an unknown kind, or an empty one")
+        elif kind == "decline":
+            self._drop_ticket()
+        elif self._exchange is not None:
+            self._on_exchange_frame(kind, frame)
+        elif not self._just_closed and kind != "cancel":
+            raise ProtocolError(f"frame {kind!r} without a running exchange; begin with 'open'")
+        elif kind == "cancel":
+            self._drop_ticket()
+
+    def _on_exchange_frame(self, kind: str, frame: replica_pb2.CallFrame) -> None:
+        assert self._exchange is not None
+        if kind == "cancel":
+            self._exchange.cancel(frame.cancel.reason, frame.cancel.origin)
+        else:
+            self._exchange.on_frame(kind, frame)
+
+    # --- admission --------------------------------------------------------------------------------------------------
+
+    def _on_open(self, open_: replica_pb2.Open) -> None:
+        if self._exchange is not None or self._held_open is not None:
+            raise ProtocolError("frame 'open' while an exchange is running on this stream")
+        self._just_closed = False
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None and ticket.state is TicketState.WAITING:
+            raise ProtocolError("frame 'open' while this stream waits for a slot; wait for 'slot_reserved' or decline")
+        reason = self._host.refusal(open_)
+        if reason is not None:
+            if ticket is not None:
+                self._host.admission.withdraw(ticket)
+            self._refuse(reason)
+        elif (ticket is not None and self._host.admission.claim(ticket)) or self._host.admission.try_admit():
+            self._admit(open_)
+        else:
+            self._hold(open_)
+
+    def _admit(self, open_: replica_pb2.Open) -> None:
+        try:
+            self._exchange = self._host.new_exchange(open_, self)
+        except ProtocolError:
+            self._host.admission.release()
+            raise
+        self._exchange.start()
+
+    def _hold(self, open_: replica_pb2.Open) -> None:
+        """No slot is free: queue for one, and tell the caller if that takes more than a moment."""
+        if not open_.wait_for_slot:
+            self._refuse(Reason.REASON_BUSY)
+            return
+        ticket = Ticket(self._on_reserved, self._on_drained)
+        if not self._host.admission.enqueue(ticket):
+            self._refuse(Reason.REASON_BUSY)
+            return
+        self._ticket, self._held_open = ticket, open_
+        self._refuse_timer = asyncio.get_running_loop().call_later(REFUSE_AFTER_S, self._send_back)
+
+    def _send_back(self) -> None:
+        """Refuse what waits for a slot, so that the caller can try elsewhere; its ticket stays."""
+        self._held_open = None
+        self._refuse(Reason.REASON_BUSY, waiting=True)
+
+    def _on_reserved(self) -> None:
+        open_, ticket = self._take_held()
+        if open_ is None:
+            self.post(replica_pb2.ReplyFrame(slot_reserved=replica_pb2.SlotReserved()))
+            return
+        self._ticket = None
+        assert ticket is not None
+        self._host.admission.claim(ticket)
+        try:
+            self._admit(open_)
+        except ProtocolError as error:
+            self._end(error)
+
+    def _on_drained(self) -> None:
+        self._take_held()
+        self._ticket = None
+        self._refuse(Reason.REASON_DRAINING)
+        self._end()
+
+    def _take_held(self) -> tuple[replica_pb2.Open | None, Ticket | None]:
+        open_, self._held_open = self._held_open, None
+        if self._refuse_timer is not None:
+            self._refuse_timer.cancel()
+            self._refuse_timer = None
+        return open_, self._ticket
+
+    def _drop_ticket(self) -> None:
+        _, ticket = self._take_held()
+        self._ticket = None
+        if ticket is not None:
+            self._host.admission.withdraw(ticket)
+
+    def _refuse(self, reason: Reason, *, waiting: bool = False) -> None:
+        admission = self._host.admission
+        refused = replica_pb2.Refused(
+            reason=reason, ongoing=admission.ongoing, max_ongoing=admission.max_ongoing, waiting=waiting
+        )
+        self.post(replica_pb2.ReplyFrame(refused=refused))

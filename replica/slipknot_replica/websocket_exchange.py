@@ -1,0 +1,183 @@
+"""A WebSocket on the replica. A client that closes is news for `receive`, not a cancellation; a lost caller is one."""
+
+import asyncio
+import enum
+from collections import deque
+from typing import Any
+
+from slipknot_core.errors import ProtocolError
+from slipknot_proto.v1 import replica_pb2
+
+from .exchange import CHUNK_COST_BYTES, Replica, ServerExchange, wake
+from .http_exchange import Message, address, flat_headers, paired_headers
+from .server_stream import ServerStream
+from .user_code import matched_route
+
+MESSAGE_CREDIT_BYTES = 1024 * 1024
+"""How much the client may send ahead of the handler."""
+
+NORMAL_CLOSURE = 1000
+POLICY_STATUS = 403
+
+
+class Phase(enum.Enum):
+    """Where the handshake stands."""
+
+    CONNECTING = "connecting"
+    REJECTING = "rejecting"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class WebSocketExchange(ServerExchange):
+    """One WebSocket."""
+
+    error_status = "1011"
+
+    def __init__(self, replica: Replica, open_: replica_pb2.Open, stream: ServerStream) -> None:
+        super().__init__(replica, open_, stream)
+        self._scope = _scope(open_.websocket)
+        self._phase = Phase.CONNECTING
+        self._incoming: deque[Message] = deque([{"type": "websocket.connect"}])
+        self._incoming_waiter: asyncio.Future[None] | None = None
+        self._client_has_closed = False
+        self._uncredited = 0
+        self._rejection = replica_pb2.WebSocketReject(status=POLICY_STATUS)
+
+    def on_frame(self, kind: str, frame: replica_pb2.CallFrame) -> None:
+        """Take a frame of the caller."""
+        if kind == "ws_message":
+            if self._client_has_closed:
+                raise ProtocolError("frame 'ws_message' after 'ws_close'")
+            self._put(_message(frame.ws_message))
+        elif kind == "ws_close":
+            self._client_has_closed = True
+            close = frame.ws_close
+            self._put({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+        else:
+            super().on_frame(kind, frame)
+
+    # --- ASGI -------------------------------------------------------------------------------------------------------
+
+    async def receive(self) -> Message:
+        """The next event of the client; after the last one, its disconnect again."""
+        while not self._incoming:
+            if self._client_has_closed or self._phase is Phase.CLOSED or self.request.is_cancelled:
+                return {"type": "websocket.disconnect", "code": 1005, "reason": ""}
+            self._incoming_waiter = self._loop.create_future()
+            await self._incoming_waiter
+        message = self._incoming.popleft()
+        if message["type"] == "websocket.receive":
+            self._grant(len(message.get("bytes") or message.get("text") or ""))
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Take an event of the application.
+
+        Raises:
+            OSError: The client has gone.
+            RuntimeError: The application broke the ASGI protocol.
+        """
+        kind = message["type"]
+        if self.request.is_cancelled or (self._client_has_closed and kind == "websocket.send"):
+            raise OSError("the WebSocket client has gone")
+        if self._phase is Phase.CONNECTING and kind == "websocket.accept":
+            self._accept(message)
+        elif self._phase is Phase.CONNECTING and kind == "websocket.close":
+            self._reject(self._rejection)
+        elif self._phase is Phase.CONNECTING and kind == "websocket.http.response.start":
+            self._phase = Phase.REJECTING
+            self._rejection.status = message["status"]
+            self._rejection.headers[:] = flat_headers(message.get("headers", ()))
+        elif self._phase is Phase.REJECTING and kind == "websocket.http.response.body":
+            self._rejection.body += message.get("body", b"")
+            if not message.get("more_body", False):
+                self._reject(self._rejection)
+        elif self._phase is Phase.OPEN and kind == "websocket.send":
+            await self._send(message)
+        elif self._phase is Phase.OPEN and kind == "websocket.close":
+            self._finish(message.get("code", NORMAL_CLOSURE), message.get("reason") or "")
+        else:
+            raise RuntimeError(f"ASGI message {kind!r} is not legal while the WebSocket is {self._phase.value}")
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        try:
+            await self._replica.user_code.handle_websocket(self._scope, self.receive, self.send)
+        except Exception:
+            if not self._client_has_closed:
+                raise
+            # A handler that only reads ends like this, with its framework's exception for a closed WebSocket.
+        if self._phase in (Phase.CONNECTING, Phase.REJECTING):
+            raise RuntimeError("the application returned without accepting or refusing the WebSocket")
+        self._finish(NORMAL_CLOSURE, "")
+
+    def _label(self) -> tuple[str, str]:
+        return "WS", matched_route(self._scope) or self.request.route
+
+    def _on_cancelled(self) -> None:
+        wake(self._incoming_waiter)
+
+    def _put(self, message: Message) -> None:
+        self._incoming.append(message)
+        wake(self._incoming_waiter)
+
+    def _grant(self, byte_count: int) -> None:
+        self._uncredited += byte_count + CHUNK_COST_BYTES
+        if self._uncredited * 2 >= MESSAGE_CREDIT_BYTES:
+            self._reply(replica_pb2.ReplyFrame(credit=replica_pb2.Credit(byte_count=self._uncredited)))
+            self._uncredited = 0
+
+    def _accept(self, message: Message) -> None:
+        self._phase = Phase.OPEN
+        accept = replica_pb2.WebSocketAccept(
+            subprotocol=message.get("subprotocol") or "", headers=flat_headers(message.get("headers", ()))
+        )
+        self._reply(replica_pb2.ReplyFrame(ws_accept=accept))
+        self._reply(replica_pb2.ReplyFrame(credit=replica_pb2.Credit(byte_count=MESSAGE_CREDIT_BYTES)))
+
+    async def _send(self, message: Message) -> None:
+        text, binary = message.get("text"), message.get("bytes")
+        size = len(text) if text is not None else len(binary or b"")
+        await self._spend(size)
+        out = replica_pb2.WebSocketMessage(text=text) if text is not None else replica_pb2.WebSocketMessage(binary=binary)
+        self._reply(replica_pb2.ReplyFrame(ws_message=out))
+        await asyncio.sleep(0)  # a producer that never waits must not keep the loop for itself
+
+    def _reject(self, rejection: replica_pb2.WebSocketReject) -> None:
+        self._phase = Phase.CLOSED
+        self._status = str(rejection.status)
+        self._close(replica_pb2.ReplyFrame(ws_reject=rejection))
+
+    def _finish(self, code: int, reason: str) -> None:
+        if self._phase is not Phase.OPEN:
+            return
+        self._phase = Phase.CLOSED
+        self._status = str(code)
+        close = replica_pb2.WebSocketClose(code=code, reason=reason)
+        self._close(replica_pb2.ReplyFrame(ws_close=close))
+
+
+def _message(message: replica_pb2.WebSocketMessage) -> Message:
+    if message.WhichOneof("data") == "binary":
+        return {"type": "websocket.receive", "bytes": message.binary}
+    return {"type": "websocket.receive", "text": message.text}
+
+
+def _scope(websocket: replica_pb2.WebSocketRequest) -> dict[str, Any]:
+    return {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": websocket.http_version,
+        "scheme": websocket.scheme,
+        "path": websocket.path,
+        "raw_path": websocket.raw_path,
+        "query_string": websocket.query_string,
+        "root_path": websocket.root_path,
+        "headers": paired_headers(websocket.headers),
+        "client": address(websocket.client_host, websocket.client_port),
+        "server": address(websocket.server_host, websocket.server_port),
+        "subprotocols": list(websocket.subprotocols),
+        "extensions": {"websocket.http.response": {}},
+    }
