@@ -71,7 +71,11 @@ class Replica:
             self._keep(stream)
         if self._is_retired and self.ongoing == 0:
             self._close_soon()
-        self._on_free()
+        if stream is None:
+            # Cancelled or lost. What is cancelled in the same moment must leave the queue before it is sent.
+            asyncio.get_running_loop().call_soon(self._on_free)
+        else:
+            self._on_free()
 
     def hold_ticket(self, stream: CallStream) -> None:
         """Keep the seat of a refused exchange: its stream waits in the replica's queue for a slot."""
