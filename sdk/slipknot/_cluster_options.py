@@ -1,0 +1,87 @@
+"""From what the user gives `serve.start` (or a config file) to the options of an embedded cluster."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .serve.config import HTTPOptions
+
+DEFAULT_GATEWAY_PORT = 9000
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """Options of an embedded cluster.
+
+    Args:
+        http: Options of the HTTP proxy as plain values; the keys are those of `serve.config.HTTPOptions`.
+        gateway_port: Port of the gRPC gateway on loopback; None: the default if it is free, else any free one.
+        logging_json: Logging of the cluster's processes as JSON; empty: the defaults.
+        with_proxy: Start a proxy.
+    """
+
+    http: dict[str, Any]
+    gateway_port: int | None = None
+    logging_json: str = ""
+    with_proxy: bool = True
+
+
+def cluster_options(
+    proxy_location: Any = None, http_options: Any = None, grpc_options: Any = None, logging_config: Any = None
+) -> ClusterOptions:
+    """Validate what was given.
+
+    Raises:
+        ValueError: Names the option, its value and what is allowed.
+    """
+    from .serve.config import ProxyLocation, gRPCOptions
+    from .serve.schema import LoggingConfig
+
+    location = ProxyLocation.EveryNode if proxy_location is None else ProxyLocation(proxy_location)
+    gateway_port = None
+    if grpc_options is not None:
+        values = grpc_options if isinstance(grpc_options, gRPCOptions) else gRPCOptions(**dict(grpc_options))
+        gateway_port = values.port
+    logging_json = ""
+    if logging_config is not None:
+        config = logging_config if isinstance(logging_config, LoggingConfig) else LoggingConfig(**dict(logging_config))
+        logging_json = config.model_dump_json()
+    return ClusterOptions(
+        http=_validated(http_options).model_dump(mode="json"),
+        gateway_port=gateway_port,
+        logging_json=logging_json,
+        with_proxy=location is not ProxyLocation.Disabled,
+    )
+
+
+def http_options_as_dict(http_options: "Mapping[str, Any] | HTTPOptions") -> dict[str, Any]:
+    """The options that were given, validated, without the defaults."""
+    values: dict[str, Any] = _validated(http_options).model_dump(mode="json", exclude_unset=True)
+    return values
+
+
+def _validated(http_options: Any) -> "HTTPOptions":
+    from .serve.config import HTTPOptions
+
+    if isinstance(http_options, HTTPOptions):
+        return http_options
+    return HTTPOptions(**dict(http_options or {}))
+
+
+def to_json(options: ClusterOptions) -> str:
+    """For a child process."""
+    return json.dumps(
+        {
+            "http": options.http,
+            "gateway_port": options.gateway_port,
+            "logging_json": options.logging_json,
+            "with_proxy": options.with_proxy,
+        }
+    )
+
+
+def from_json(text: str) -> ClusterOptions:
+    """Back from `to_json`."""
+    return ClusterOptions(**json.loads(text))

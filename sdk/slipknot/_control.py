@@ -1,0 +1,170 @@
+"""What this process asks of the controller: deploy and wait, delete and wait, status. Coroutines on the connection's loop."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+
+from slipknot_core.rpc.channel import translate_error
+from slipknot_core.spec import ApplicationSpec
+from slipknot_proto.v1 import controller_pb2
+
+if TYPE_CHECKING:
+    from ._connection import Connection
+
+logger = logging.getLogger("slipknot.serve")
+
+RPC_TIMEOUT_S = 30.0
+"""For one call to the controller."""
+
+SNAPSHOT_TIMEOUT_S = 10.0
+"""For the news of a change to reach this process and the proxies."""
+
+PROXY_POLL_S = 0.005
+"""Between two looks at a proxy's routes."""
+
+Status = controller_pb2.ClusterStatus
+
+
+async def deploy_all(connection: "Connection", specs: Sequence[ApplicationSpec], *, wait: bool = True) -> None:
+    """Deploy applications and wait until all serve.
+
+    Raises:
+        SlipknotServeException: The controller refused one.
+        RuntimeError: One failed to deploy.
+    """
+    generations = {}
+    for spec in specs:
+        request = controller_pb2.DeployApplicationRequest(application=spec.to_proto())
+        response = await call(connection.controller.DeployApplication, request)
+        generations[spec.name] = response.generation
+    if not wait:
+        return
+    async with watch(connection) as statuses:
+        async for status in statuses:
+            if all(_is_deployed(status, name, generation) for name, generation in generations.items()):
+                break
+    wanted = {spec.name: spec.route_prefix for spec in specs}
+    await _wait_for_routes(connection, status, wanted)
+
+
+async def delete(connection: "Connection", name: str, *, wait: bool = True) -> None:
+    """Delete one application and wait until it is gone."""
+    request = controller_pb2.DeleteApplicationRequest(name=name)
+    response = await call(connection.controller.DeleteApplication, request)
+    if wait and response.existed:
+        await _wait_until_gone(connection, {name})
+
+
+async def delete_all(connection: "Connection") -> None:
+    """Delete every application and wait until all are gone."""
+    names = {application.name for application in (await status(connection)).applications}
+    for name in names:
+        await delete(connection, name, wait=False)
+    await _wait_until_gone(connection, names)
+
+
+async def status(connection: "Connection") -> Status:
+    """The cluster's status now."""
+    response = await call(connection.controller.GetStatus, controller_pb2.GetStatusRequest())
+    found: Status = response.status
+    return found
+
+
+async def call(method: Callable[..., Any], request: Any) -> Any:
+    """One unary call to the controller, with our errors and a deadline."""
+    try:
+        return await method(request, timeout=RPC_TIMEOUT_S)
+    except grpc.aio.AioRpcError as error:
+        raise translate_error(error) from None
+
+
+@asynccontextmanager
+async def watch(connection: "Connection") -> AsyncIterator[AsyncIterator[Status]]:
+    """The cluster's status now and after each change; survives a restart of the controller."""
+    calls: list[Any] = []
+
+    async def statuses() -> AsyncIterator[Status]:
+        while True:
+            watching = connection.controller.WatchStatus(controller_pb2.WatchStatusRequest())
+            calls[:] = [watching]
+            try:
+                async for response in watching:
+                    yield response.status
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise translate_error(error) from None
+            await asyncio.sleep(0.2)
+
+    iterator = statuses()
+    try:
+        yield iterator
+    finally:
+        for watching in calls:
+            watching.cancel()
+        await iterator.aclose()  # type: ignore[attr-defined]
+
+
+# --- inside ---------------------------------------------------------------------------------------------------------
+
+
+def _is_deployed(status: Status, name: str, generation: int) -> bool:
+    for application in status.applications:
+        if application.name == name and application.generation >= generation:
+            if application.status == "DEPLOY_FAILED":
+                raise RuntimeError(f"Deploying application {name} failed: {application.message}")
+            if application.generation > generation:
+                raise RuntimeError(f"Deploying application {name} failed: it was deployed again in the meantime")
+            return application.status == "RUNNING"
+    return False
+
+
+async def _wait_until_gone(connection: "Connection", names: set[str]) -> None:
+    async with watch(connection) as statuses:
+        async for status in statuses:
+            if not any(application.name in names for application in status.applications):
+                break
+    await _wait_for_routes(connection, status, {name: None for name in names})
+
+
+async def _wait_for_routes(connection: "Connection", status: Status, wanted: dict[str, str | None]) -> None:
+    """Wait until this process and the proxies know: whoever sends a request next must see what was done."""
+
+    def is_known(snapshot: Any) -> bool:
+        for name, prefix in wanted.items():
+            application = snapshot.applications.get(name)
+            if (application.route_prefix if application else None) != prefix:
+                return False
+        return True
+
+    try:
+        await connection.dispatcher.wait_for(is_known, SNAPSHOT_TIMEOUT_S)
+    except TimeoutError:
+        logger.warning("the news of a deployment did not arrive within %.0f s", SNAPSHOT_TIMEOUT_S)
+    await asyncio.gather(*(_wait_for_proxy(proxy.gateway_address, wanted) for proxy in status.proxies))
+
+
+async def _wait_for_proxy(gateway_address: str, wanted: dict[str, str | None]) -> None:
+    """Ask a proxy until it routes as wanted; one that cannot be reached from here is not waited for."""
+    if not gateway_address:
+        return
+    from slipknot_core.rpc.channel import new_channel
+    from slipknot_proto.v1 import gateway_pb2, gateway_pb2_grpc
+
+    channel = new_channel(gateway_address)
+    try:
+        async with asyncio.timeout(SNAPSHOT_TIMEOUT_S):
+            stub = gateway_pb2_grpc.GatewayServiceStub(channel)
+            while True:
+                response = await stub.ListApplications(gateway_pb2.ListApplicationsRequest(), timeout=2.0)
+                routes = {route.application_name: route.route_prefix or None for route in response.routes}
+                if all(routes.get(name) == prefix for name, prefix in wanted.items()):
+                    return
+                await asyncio.sleep(PROXY_POLL_S)
+    except (grpc.aio.AioRpcError, TimeoutError) as error:
+        logger.debug("proxy %s did not confirm: %r", gateway_address, error)
+    finally:
+        await channel.close(None)
