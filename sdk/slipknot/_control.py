@@ -20,7 +20,7 @@ logger = logging.getLogger("slipknot.serve")
 RPC_TIMEOUT_S = 30.0
 """For one call to the controller."""
 
-SNAPSHOT_TIMEOUT_S = 10.0
+NEWS_TIMEOUT_S = 10.0
 """For the news of a change to reach this process and the proxies."""
 
 PROXY_POLL_S = 0.005
@@ -47,8 +47,7 @@ async def deploy_all(connection: "Connection", specs: Sequence[ApplicationSpec],
         async for status in statuses:
             if all(_is_deployed(status, name, generation) for name, generation in generations.items()):
                 break
-    wanted = {spec.name: spec.route_prefix for spec in specs}
-    await _wait_for_routes(connection, status, wanted)
+    await _wait_for_news(connection, status)
 
 
 async def delete(connection: "Connection", name: str, *, wait: bool = True) -> None:
@@ -127,28 +126,21 @@ async def _wait_until_gone(connection: "Connection", names: set[str]) -> None:
         async for status in statuses:
             if not any(application.name in names for application in status.applications):
                 break
-    await _wait_for_routes(connection, status, {name: None for name in names})
+    await _wait_for_news(connection, status)
 
 
-async def _wait_for_routes(connection: "Connection", status: Status, wanted: dict[str, str | None]) -> None:
-    """Wait until this process and the proxies know: whoever sends a request next must see what was done."""
-
-    def is_known(snapshot: Any) -> bool:
-        for name, prefix in wanted.items():
-            application = snapshot.applications.get(name)
-            if (application.route_prefix if application else None) != prefix:
-                return False
-        return True
-
+async def _wait_for_news(connection: "Connection", status: Status) -> None:
+    """Wait until this process and the proxies route as `status` says: the next request must see what was done."""
+    wanted = (status.epoch, status.snapshot_version)
     try:
-        await connection.dispatcher.wait_for(is_known, SNAPSHOT_TIMEOUT_S)
+        await connection.dispatcher.wait_for(lambda s: (s.epoch, s.version) >= wanted, NEWS_TIMEOUT_S)
     except TimeoutError:
-        logger.warning("the news of a deployment did not arrive within %.0f s", SNAPSHOT_TIMEOUT_S)
+        logger.warning("the news of a deployment did not arrive within %.0f s", NEWS_TIMEOUT_S)
     await asyncio.gather(*(_wait_for_proxy(proxy.gateway_address, wanted) for proxy in status.proxies))
 
 
-async def _wait_for_proxy(gateway_address: str, wanted: dict[str, str | None]) -> None:
-    """Ask a proxy until it routes as wanted; one that cannot be reached from here is not waited for."""
+async def _wait_for_proxy(gateway_address: str, wanted: tuple[int, int]) -> None:
+    """Ask a proxy until it knows; one that cannot be reached from here is not waited for."""
     if not gateway_address:
         return
     from slipknot_core.rpc.channel import new_channel
@@ -156,12 +148,11 @@ async def _wait_for_proxy(gateway_address: str, wanted: dict[str, str | None]) -
 
     channel = new_channel(gateway_address)
     try:
-        async with asyncio.timeout(SNAPSHOT_TIMEOUT_S):
+        async with asyncio.timeout(NEWS_TIMEOUT_S):
             stub = gateway_pb2_grpc.GatewayServiceStub(channel)
             while True:
                 response = await stub.ListApplications(gateway_pb2.ListApplicationsRequest(), timeout=2.0)
-                routes = {route.application_name: route.route_prefix or None for route in response.routes}
-                if all(routes.get(name) == prefix for name, prefix in wanted.items()):
+                if (response.epoch, response.snapshot_version) >= wanted:
                     return
                 await asyncio.sleep(PROXY_POLL_S)
     except (grpc.aio.AioRpcError, TimeoutError) as error:

@@ -96,16 +96,18 @@ class ShutdownClusterResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("epoch", "applications", "proxies", "nodes")
+    __slots__ = ("epoch", "applications", "proxies", "nodes", "snapshot_version")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     APPLICATIONS_FIELD_NUMBER: _ClassVar[int]
     PROXIES_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_VERSION_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     applications: _containers.RepeatedCompositeFieldContainer[ApplicationStatus]
     proxies: _containers.RepeatedCompositeFieldContainer[ProxyStatus]
     nodes: _containers.RepeatedCompositeFieldContainer[NodeStatus]
-    def __init__(self, epoch: _Optional[int] = ..., applications: _Optional[_Iterable[_Union[ApplicationStatus, _Mapping]]] = ..., proxies: _Optional[_Iterable[_Union[ProxyStatus, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ...) -> None: ...
+    snapshot_version: int
+    def __init__(self, epoch: _Optional[int] = ..., applications: _Optional[_Iterable[_Union[ApplicationStatus, _Mapping]]] = ..., proxies: _Optional[_Iterable[_Union[ProxyStatus, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., snapshot_version: _Optional[int] = ...) -> None: ...
 
 class ApplicationStatus(_message.Message):
     __slots__ = ("name", "status", "message", "deployed_time_s", "deployments", "route_prefix", "docs_path", "generation", "ingress_deployment")

@@ -112,20 +112,14 @@ class ListApplicationsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListApplicationsResponse(_message.Message):
-    __slots__ = ("application_names", "routes")
+    __slots__ = ("application_names", "epoch", "snapshot_version")
     APPLICATION_NAMES_FIELD_NUMBER: _ClassVar[int]
-    ROUTES_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_VERSION_FIELD_NUMBER: _ClassVar[int]
     application_names: _containers.RepeatedScalarFieldContainer[str]
-    routes: _containers.RepeatedCompositeFieldContainer[ApplicationRoutePrefix]
-    def __init__(self, application_names: _Optional[_Iterable[str]] = ..., routes: _Optional[_Iterable[_Union[ApplicationRoutePrefix, _Mapping]]] = ...) -> None: ...
-
-class ApplicationRoutePrefix(_message.Message):
-    __slots__ = ("application_name", "route_prefix")
-    APPLICATION_NAME_FIELD_NUMBER: _ClassVar[int]
-    ROUTE_PREFIX_FIELD_NUMBER: _ClassVar[int]
-    application_name: str
-    route_prefix: str
-    def __init__(self, application_name: _Optional[str] = ..., route_prefix: _Optional[str] = ...) -> None: ...
+    epoch: int
+    snapshot_version: int
+    def __init__(self, application_names: _Optional[_Iterable[str]] = ..., epoch: _Optional[int] = ..., snapshot_version: _Optional[int] = ...) -> None: ...
 
 class HealthzRequest(_message.Message):
     __slots__ = ()
