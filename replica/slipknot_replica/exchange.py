@@ -57,7 +57,7 @@ class Replica(Protocol):
 
     admission: Admission
     counters: Counters
-    user_code: UserCode
+    user_code: UserCode | None
     deployment_id: DeploymentId
     base_context: contextvars.Context
     origin: str
@@ -141,6 +141,11 @@ class ServerExchange:
             self._outlive_timer = self._loop.call_later(OUTLIVES_AFTER_S, self._report_outliving)
 
     # --- for subclasses ---------------------------------------------------------------------------------------------
+
+    @property
+    def _user_code(self) -> UserCode:
+        assert self._replica.user_code is not None  # nothing is admitted before it was constructed
+        return self._replica.user_code
 
     async def _serve(self) -> None:
         """Call user code and reply."""

@@ -94,7 +94,7 @@ class HttpExchange(ServerExchange):
     # --- inside -----------------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        await self._replica.user_code.handle_http(self._scope, self.receive, self.send)
+        await self._user_code.handle_http(self._scope, self.receive, self.send)
         if not self._response_is_complete and not self.request.is_cancelled:
             raise RuntimeError("the application returned without completing its response")
 

@@ -6,7 +6,6 @@
 import asyncio
 import contextvars
 import logging
-import sys
 from collections.abc import Callable
 
 from slipknot._connection import Connection, connection_var
@@ -74,49 +73,40 @@ class ReplicaLifecycle:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> bool:
-        user_code, error = self._try_load()
         settings = LoggingSettings.from_json(self.launch.deployment.logging_config_json)
-        server = self.server = ReplicaServer(
-            self.launch, user_code, token=self._token, access_log=settings.enable_access_log
-        )
+        server = self.server = ReplicaServer(self.launch, token=self._token, access_log=settings.enable_access_log)
         registration = Registration(server, self.request_stop, token=self._token)
         await server.listen()
         try:
             await registration.start()
-            if error is None:
-                error = await self._construct(server)
+            error = await self._build(server)
             if error is not None:
                 logger.error("replica_failed %s", type(error).__name__, exc_info=error)
                 registration.tell_failure(error)
                 return False
             registration.start_health_checks()
-            logger.info("replica_started on %s", server.address)
             await self._serve_until_stopped(server)
             return True
         finally:
             await server.stop()
             await registration.stop()
 
-    def _try_load(self) -> tuple[UserCode, BaseException | None]:
-        try:
-            return self._load(), None
-        except (Exception, SystemExit) as error:  # importing the user's code may raise anything; the controller shows it
-            return UserCode.nothing(self.launch), error
-
-    async def _construct(self, server: ReplicaServer) -> BaseException | None:
-        """Build the user's code; gives up when a stop is requested first."""
+    async def _build(self, server: ReplicaServer) -> BaseException | None:
+        """Load and construct the user's code; returns what went wrong. Gives up when a stop is requested first."""
         _set_replica_context(server)
         server.base_context = contextvars.copy_context()
-        construction = asyncio.ensure_future(server.construct())
-        await asyncio.wait((construction, self._stop_wanted), return_when=asyncio.FIRST_COMPLETED)
-        if not construction.done():
-            construction.cancel()
-            await asyncio.wait((construction,), timeout=1.0)
+        building = asyncio.ensure_future(self._load_and_construct(server))
+        await asyncio.wait((building, self._stop_wanted), return_when=asyncio.FIRST_COMPLETED)
+        if not building.done():
+            building.cancel()
+            await asyncio.wait((building,), timeout=1.0)
             return None
-        error = construction.exception()
-        if isinstance(error, KeyboardInterrupt):
-            raise error
-        return error
+        return building.exception()
+
+    async def _load_and_construct(self, server: ReplicaServer) -> None:
+        # In a thread: a module of the user's may be slow to import, or call asyncio.run.
+        user_code = await asyncio.to_thread(self._load)
+        await server.construct(user_code)
 
     async def _serve_until_stopped(self, server: ReplicaServer) -> None:
         timeout_s = await self._stop_wanted
@@ -133,8 +123,7 @@ def _set_replica_context(server: ReplicaServer) -> None:
             app_name=launch.app_name,
             deployment=launch.deployment.name,
             replica_id=launch.replica_id,
-            servable=lambda: server.user_code.servable,
+            servable=lambda: server.user_code.servable if server.user_code is not None else None,
             world_size=launch.deployment.num_replicas,
         )
     )
-    sys.stdout.flush()

@@ -35,33 +35,20 @@ def run_replica(launch: ReplicaLaunch) -> None:
         launch.replica_id.rpartition("#")[2],
         LoggingSettings.from_json(launch.deployment.logging_config_json),
     )
-    error: list[BaseException] = []
-    try:
-        from .loading import load_user_code
-
-        # Before the loop runs: a module of the user's may call asyncio.run when it is imported.
-        user_code = load_user_code(launch)
-    except (Exception, SystemExit) as caught:  # importing the user's code may raise anything; the controller shows it
-        error.append(caught)
-
-    def load() -> "UserCode":
-        if error:
-            raise error[0]
-        return user_code
-
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        succeeded = runner.run(_run(launch, load))
+        succeeded = runner.run(_run(launch))
         _exit(0 if succeeded else 1)
 
 
-async def _run(launch: ReplicaLaunch, load: "LoadCode") -> bool:
+async def _run(launch: ReplicaLaunch) -> bool:
     from .lifecycle import ReplicaLifecycle
+    from .loading import load_user_code
     from .watchdog import LoopWatchdog
 
     loop = asyncio.get_running_loop()
-    lifecycle = ReplicaLifecycle(launch, load, token=cluster_settings().token)
+    lifecycle = ReplicaLifecycle(launch, lambda: load_user_code(launch), token=cluster_settings().token)
     loop.add_signal_handler(signal.SIGTERM, lifecycle.request_stop)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C in the console is the launcher's to handle
     watchdog = LoopWatchdog(loop)

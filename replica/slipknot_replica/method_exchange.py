@@ -20,14 +20,14 @@ class MethodExchange(ServerExchange):
         if call.stream:
             await self._serve_stream(method_name, args, kwargs)
             return
-        value = await self._replica.user_code.call_method(method_name, args, kwargs)
+        value = await self._user_code.call_method(method_name, args, kwargs)
         if self.request.is_cancelled:
             return
         result = payloads.encode_value(value, self._encoding)
         self._close(replica_pb2.ReplyFrame(result=replica_pb2.MethodResult(value=result)))
 
     async def _serve_stream(self, method_name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        items = self._replica.user_code.stream_method(method_name, args, kwargs)
+        items = self._user_code.stream_method(method_name, args, kwargs)
         async with cancelling(items):
             async for value in items:
                 item = payloads.encode_value(value, self._encoding)

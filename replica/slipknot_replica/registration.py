@@ -20,6 +20,7 @@ from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import registry_pb2, registry_pb2_grpc
 
 from .server import ReplicaServer, ReplicaState
+from .user_code import UserCode
 
 logger = logging.getLogger("slipknot.serve")
 
@@ -88,8 +89,9 @@ class Registration:
 
     def start_health_checks(self) -> None:
         """Run the user's `check_health` for as long as the replica runs."""
-        if self._replica.user_code.has_health_check:
-            self._tasks.spawn(self._check_health(), "health")
+        code = self._replica.user_code
+        if code is not None and code.has_health_check:
+            self._tasks.spawn(self._check_health(code), "health")
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -98,13 +100,12 @@ class Registration:
         self._wake.set()
 
     def _state(self) -> registry_pb2.ReplicaState:
-        code = self._replica.user_code
-        running = self._replica.state is ReplicaState.RUNNING
+        code = self._replica.user_code if self._replica.state is ReplicaState.RUNNING else None
         return registry_pb2.ReplicaState(
             state=_STATES[self._replica.state],
             message=self._failure,
-            docs_path=code.docs_path() if running else "",
-            has_health_check=code.has_health_check if running else False,
+            docs_path=code.docs_path() if code else "",
+            has_health_check=code.has_health_check if code else False,
         )
 
     def _tell_state(self, state: ReplicaState) -> None:
@@ -124,7 +125,7 @@ class Registration:
         self._put(Request(load=registry_pb2.ReplicaLoad(ongoing=admission.ongoing, waiting=admission.waiting)))
 
     def _hello(self) -> Request:
-        launch = self._replica.launch
+        launch, state = self._replica.launch, self._state()
         return Request(
             hello=registry_pb2.ReplicaHello(
                 replica_id=launch.replica_id,
@@ -134,8 +135,8 @@ class Registration:
                 address=self._replica.address,
                 node_id=launch.node_id,
                 pid=os.getpid(),
-                state=self._state(),
-                has_health_check=self._replica.user_code.has_health_check,
+                state=state,
+                has_health_check=state.has_health_check,
                 user_config_hash=self.user_config_hash or launch.deployment.user_config_hash,
             )
         )
@@ -197,13 +198,13 @@ class Registration:
     def _config_hash(self) -> str:
         return self.user_config_hash or self._replica.launch.deployment.user_config_hash
 
-    async def _check_health(self) -> None:
+    async def _check_health(self, code: UserCode) -> None:
         while True:
             await asyncio.sleep(self._spec.health_check_period_s)
             message = ""
             try:
                 async with asyncio.timeout(self._spec.health_check_timeout_s):
-                    await self._replica.user_code.check_health()
+                    await code.check_health()
             except TimeoutError as error:
                 message = str(error) or f"check_health took longer than {self._spec.health_check_timeout_s} s"
             except Exception as error:  # whatever it raises means unhealthy

@@ -63,7 +63,6 @@ class ReplicaServer:
 
     Args:
         launch: What this replica is.
-        user_code: The user's code, not yet constructed.
         token: The cluster's shared secret; empty on private Unix sockets.
         base_context: Requests run in copies of it; the caller's own if None.
         access_log: Write a line for each request.
@@ -72,14 +71,13 @@ class ReplicaServer:
     def __init__(
         self,
         launch: ReplicaLaunch,
-        user_code: UserCode,
         *,
         token: str = "",
         base_context: contextvars.Context | None = None,
         access_log: bool = True,
     ) -> None:
         self.launch = launch
-        self.user_code = user_code
+        self.user_code: UserCode | None = None
         self.deployment_id = DeploymentId(launch.app_name, launch.deployment.name)
         self.state = ReplicaState.STARTING
         self.address = ""
@@ -111,19 +109,23 @@ class ReplicaServer:
         await self._server.start()
         return self.address
 
-    async def construct(self) -> None:
+    async def construct(self, user_code: UserCode) -> None:
         """Build the user's code and begin to serve.
+
+        Args:
+            user_code: Loaded, not yet constructed.
 
         Raises:
             Exception: Whatever the constructor, the lifespan start-up or the first `reconfigure` raised.
         """
         import json
 
+        self.user_code = user_code
         try:
-            await self.user_code.construct()
+            await user_code.construct()
             config = self.launch.deployment.user_config_json
             if config:
-                await self.user_code.reconfigure(json.loads(config))
+                await user_code.reconfigure(json.loads(config))
         except BaseException:
             self._move(ReplicaState.FAILED)
             raise
@@ -157,22 +159,28 @@ class ReplicaServer:
         if self.state is ReplicaState.STOPPED:
             return
         await self.drain(0)
-        try:
-            async with asyncio.timeout(DESTRUCT_TIMEOUT_S):
-                await self.user_code.destruct()
-        except TimeoutError:
-            logger.error("destruct_timeout shutdown hooks took longer than %.1f s", DESTRUCT_TIMEOUT_S)
-        except Exception as error:  # the user's __del__ may raise anything, and must not keep the replica alive
-            logger.error("destruct_failed %s", type(error).__name__, exc_info=error)
+        if self.user_code is not None:
+            await self._destruct(self.user_code)
         if self._server is not None:
             await self._server.stop(0)
         await self.tasks.stop()
         self._move(ReplicaState.STOPPED)
 
+    async def _destruct(self, user_code: UserCode) -> None:
+        try:
+            async with asyncio.timeout(DESTRUCT_TIMEOUT_S):
+                await user_code.destruct()
+        except TimeoutError:
+            logger.error("destruct_timeout shutdown hooks took longer than %.1f s", DESTRUCT_TIMEOUT_S)
+        except Exception as error:  # the user's __del__ may raise anything, and must not keep the replica alive
+            logger.error("destruct_failed %s", type(error).__name__, exc_info=error)
+
     async def reconfigure(self, max_ongoing_requests: int, user_config_json: str) -> None:
         """Take new options in place. Raises whatever the user's `reconfigure` raises."""
         import json
 
+        if self.user_code is None:
+            raise RuntimeError("reconfigured before it was constructed")
         self.admission.resize(max_ongoing_requests)
         self.user_code.set_max_ongoing_requests(max_ongoing_requests)
         if user_config_json:

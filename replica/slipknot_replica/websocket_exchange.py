@@ -104,7 +104,7 @@ class WebSocketExchange(ServerExchange):
 
     async def _serve(self) -> None:
         try:
-            await self._replica.user_code.handle_websocket(self._scope, self.receive, self.send)
+            await self._user_code.handle_websocket(self._scope, self.receive, self.send)
         except Exception:
             if not self._client_has_closed:
                 raise
