@@ -224,6 +224,19 @@ def get_deployment_handle(
     return DeploymentHandle(deployment_name, app)
 
 
+def http_url() -> str:
+    """Root URL of this process's cluster, without a slash at the end; empty if it has no HTTP."""
+    connection = _connection.current()
+    addresses = [proxy.http_address for proxy in connection.run(_control.status(connection)).proxies]
+    scheme = "https" if _local_http_options.get("ssl_keyfile") else "http"
+    return f"{scheme}://{addresses[0]}" if addresses else ""
+
+
+def is_cluster_alive() -> bool:
+    """The embedded cluster of this process runs, or the cluster is not embedded."""
+    return _local is None or _local.is_running()
+
+
 # --- inside ---------------------------------------------------------------------------------------------------------
 
 
@@ -274,7 +287,7 @@ def _warn_about_options(http_options: Any) -> None:
 
 def _block() -> None:
     try:
-        while _local is None or _local.is_running():
+        while is_cluster_alive():
             time.sleep(0.5)
     except KeyboardInterrupt:
         logger.info("shutting down")

@@ -1,11 +1,13 @@
 """What this process asks of the controller: deploy and wait, delete and wait, status. Coroutines on the connection's loop."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import grpc.aio
 
 from slipknot_core.rpc.channel import translate_error
@@ -20,6 +22,9 @@ logger = logging.getLogger("slipknot.serve")
 RPC_TIMEOUT_S = 30.0
 """For one call to the controller."""
 
+SHUTDOWN_TIMEOUT_S = 60.0
+"""For all applications to drain."""
+
 NEWS_TIMEOUT_S = 10.0
 """For the news of a change to reach this process and the proxies."""
 
@@ -29,7 +34,17 @@ PROXY_POLL_S = 0.005
 Status = controller_pb2.ClusterStatus
 
 
-async def deploy_all(connection: "Connection", specs: Sequence[ApplicationSpec], *, wait: bool = True) -> None:
+OnStatus = Callable[[Status], None]
+"""Is shown each status while one waits."""
+
+
+async def deploy_all(
+    connection: "Connection",
+    specs: Sequence[ApplicationSpec],
+    *,
+    wait: bool = True,
+    on_status: OnStatus | None = None,
+) -> None:
     """Deploy applications and wait until all serve.
 
     Raises:
@@ -41,13 +56,32 @@ async def deploy_all(connection: "Connection", specs: Sequence[ApplicationSpec],
         request = controller_pb2.DeployApplicationRequest(application=spec.to_proto())
         response = await call(connection.controller.DeployApplication, request)
         generations[spec.name] = response.generation
+    if wait:
+        await _wait_until_deployed(connection, generations, on_status)
+
+
+async def apply_config(
+    connection: "Connection", config_json: str, *, wait: bool = True, on_status: OnStatus | None = None
+) -> None:
+    """Make what runs equal to a config and wait until all of it serves; raises as `deploy_all`."""
+    request = controller_pb2.ApplyConfigRequest(config_json=config_json)
+    await call(connection.controller.ApplyConfig, request)
     if not wait:
         return
-    async with watch(connection) as statuses:
-        async for status in statuses:
-            if all(_is_deployed(status, name, generation) for name, generation in generations.items()):
-                break
-    await _wait_for_news(connection, status)
+    names = [application.get("name", "default") for application in json.loads(config_json)["applications"]]
+    current = {a.name: a.generation for a in (await status(connection)).applications if a.name in names}
+    await _wait_until_deployed(connection, current, on_status)
+
+
+async def shutdown_cluster(connection: "Connection") -> None:
+    """Delete all applications and end the cluster's processes."""
+    try:
+        await connection.controller.ShutdownCluster(
+            controller_pb2.ShutdownClusterRequest(), timeout=SHUTDOWN_TIMEOUT_S
+        )
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:  # it may be gone before its answer is
+            raise translate_error(error) from None
 
 
 async def delete(connection: "Connection", name: str, *, wait: bool = True) -> None:
@@ -110,6 +144,18 @@ async def watch(connection: "Connection") -> AsyncIterator[AsyncIterator[Status]
 # --- inside ---------------------------------------------------------------------------------------------------------
 
 
+async def _wait_until_deployed(
+    connection: "Connection", generations: dict[str, int], on_status: OnStatus | None
+) -> None:
+    async with watch(connection) as statuses:
+        async for now in statuses:
+            if on_status is not None:
+                on_status(now)
+            if all([_is_deployed(now, name, generation) for name, generation in generations.items()]):
+                break
+    await _wait_for_news(connection, now)
+
+
 def _is_deployed(status: Status, name: str, generation: int) -> bool:
     for application in status.applications:
         if application.name == name and application.generation >= generation:
@@ -123,10 +169,10 @@ def _is_deployed(status: Status, name: str, generation: int) -> bool:
 
 async def _wait_until_gone(connection: "Connection", names: set[str]) -> None:
     async with watch(connection) as statuses:
-        async for status in statuses:
-            if not any(application.name in names for application in status.applications):
+        async for now in statuses:
+            if not any(application.name in names for application in now.applications):
                 break
-    await _wait_for_news(connection, status)
+    await _wait_for_news(connection, now)
 
 
 async def _wait_for_news(connection: "Connection", status: Status) -> None:

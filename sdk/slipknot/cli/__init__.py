@@ -1,0 +1,5 @@
+"""The `slipknot` command."""
+
+from .app import main
+
+__all__ = ["main"]

@@ -1,0 +1,187 @@
+"""All commands and their help. What each does stands in the module it calls.
+
+Exit status: 0 it worked; 1 it failed, and standard error says why; 2 the command line is wrong.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+Command = Callable[[], int | None]
+"""Does the work; returns the exit status, None for 0."""
+
+app = typer.Typer(
+    name="slipknot",
+    help="Serve Python models and agents over HTTP. Begin with: slipknot run module:app",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Address = Annotated[
+    Optional[str],
+    typer.Option(
+        "--address",
+        "-a",
+        help="Controller of the cluster, host:port or unix:/path. Default: SLIPKNOT_ADDRESS, else the cluster that runs here.",
+    ),
+]
+AppDir = Annotated[
+    Path, typer.Option("--app-dir", "-d", help="Directory that the application's modules are imported from.")
+]
+Name = Annotated[str, typer.Option("--name", help="Name of the application.")]
+RoutePrefix = Annotated[str, typer.Option("--route-prefix", help="Path below which the application is reached.")]
+OneName = Annotated[Optional[str], typer.Option("--name", "-n", help="Only this application.")]
+
+
+@app.command()
+def run(
+    target: Annotated[
+        str, typer.Argument(help="Import path of an application (module:app) or of its builder, or a config file (.yaml).")
+    ],
+    arguments: Annotated[
+        Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the builder function.")
+    ] = None,
+    app_dir: AppDir = Path("."),
+    working_dir: Annotated[Optional[Path], typer.Option(help="Same as --app-dir.")] = None,
+    name: Name = "default",
+    route_prefix: RoutePrefix = "/",
+    blocking: Annotated[bool, typer.Option(help="Stay, show the logs, and shut down on Ctrl-C.")] = True,
+    reload: Annotated[bool, typer.Option("--reload", "-r", help="Deploy again whenever a file in --app-dir changes.")] = False,
+    host: Annotated[Optional[str], typer.Option("--host", help="HTTP host of a cluster that this command starts.")] = None,
+    port: Annotated[Optional[int], typer.Option("--port", help="Its HTTP port.")] = None,
+    address: Address = None,
+) -> None:
+    """Run an application on this machine (or with --address on a cluster), until Ctrl-C."""
+    from .run import RunOptions, run_target
+
+    options = RunOptions(
+        target=target,
+        arguments=tuple(arguments or ()),
+        app_dir=(working_dir or app_dir).resolve(),
+        name=name,
+        route_prefix=route_prefix,
+        blocking=blocking,
+        reload=reload,
+        host=host,
+        port=port,
+        address=address,
+    )
+    _checked(lambda: run_target(options))
+
+
+@app.command()
+def start(
+    http_host: Annotated[str, typer.Option(help="HTTP host; anything but loopback opens it to the network.")] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(help="HTTP port.")] = 8000,
+    grpc_port: Annotated[Optional[int], typer.Option(help="Port of the gRPC gateway on loopback; default 9000.")] = None,
+    proxy_location: Annotated[str, typer.Option(help="EveryNode, HeadOnly, or Disabled for no HTTP.")] = "EveryNode",
+) -> None:
+    """Start a cluster on this machine in the background. End it with: slipknot shutdown"""
+    from .cluster import start_cluster
+
+    _checked(lambda: start_cluster(http_host, http_port, grpc_port, proxy_location))
+
+
+@app.command()
+def deploy(
+    target: Annotated[str, typer.Argument(help="A config file (.yaml), or an import path.")],
+    arguments: Annotated[
+        Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the builder function.")
+    ] = None,
+    app_dir: AppDir = Path("."),
+    name: Name = "default",
+    route_prefix: RoutePrefix = "/",
+    wait: Annotated[bool, typer.Option(help="Wait until it serves.")] = True,
+    address: Address = None,
+) -> None:
+    """Deploy to a running cluster. With a config file, what runs becomes exactly what the file says."""
+    from .cluster import deploy_target
+
+    _checked(lambda: deploy_target(target, tuple(arguments or ()), app_dir.resolve(), name, route_prefix, wait, address))
+
+
+@app.command()
+def status(name: OneName = None, address: Address = None) -> None:
+    """Show what runs, as YAML."""
+    from .cluster import show_status
+
+    _checked(lambda: show_status(name, address))
+
+
+@app.command()
+def config(name: OneName = None, address: Address = None) -> None:
+    """Show the config that was last deployed, as YAML."""
+    from .cluster import show_config
+
+    _checked(lambda: show_config(name, address))
+
+
+@app.command()
+def build(
+    import_paths: Annotated[list[str], typer.Argument(help="Import paths of applications, for example module:app.")],
+    app_dir: AppDir = Path("."),
+    output: Annotated[Optional[Path], typer.Option("--output-path", "-o", help="Write here instead of printing.")] = None,
+) -> None:
+    """Write a config file for applications: with all their deployments and options, to edit and deploy."""
+    from .build import build_config
+
+    _checked(lambda: build_config(import_paths, app_dir.resolve(), output))
+
+
+@app.command()
+def shutdown(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False, address: Address = None
+) -> None:
+    """Delete all applications and end the cluster."""
+    from .cluster import shut_down
+
+    _checked(lambda: shut_down(yes, address))
+
+
+@app.command()
+def controller(config_json: Annotated[str, typer.Option(help="Options as JSON.")] = "{}") -> None:
+    """Run a controller in the foreground. For clusters that you put together yourself."""
+    from .roles import run_controller
+
+    _checked(lambda: run_controller(config_json))
+
+
+@app.command()
+def proxy(config_json: Annotated[str, typer.Option(help="Options as JSON.")] = "{}") -> None:
+    """Run an HTTP proxy in the foreground. For clusters that you put together yourself."""
+    from .roles import run_proxy
+
+    _checked(lambda: run_proxy(config_json))
+
+
+@app.command()
+def node(config_json: Annotated[str, typer.Option(help="Options as JSON.")] = "{}") -> None:
+    """Run a node agent in the foreground: it starts replicas on this machine."""
+    from .roles import run_node
+
+    _checked(lambda: run_node(config_json))
+
+
+def main() -> None:
+    """Entry point of the `slipknot` command."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    app()
+
+
+def _checked(command: Command) -> None:
+    """Run a command; errors that a user can do something about become one message and exit status 1."""
+    from slipknot_core.errors import SlipknotServeException
+
+    try:
+        status_code = command()
+    except (SlipknotServeException, RuntimeError, ValueError, TypeError, ImportError, AttributeError, OSError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+    raise typer.Exit(status_code or 0)
+

@@ -1,0 +1,131 @@
+"""Commands that speak to a running cluster, and the one that starts it."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+import yaml
+
+from slipknot_core.errors import SlipknotServeException
+from slipknot_core.runtime_dir import ClusterInfo, find_clusters
+from slipknot_core.settings import cluster_settings
+from slipknot_proto.v1 import controller_pb2
+
+from .. import _connection, _control
+from .progress import Progress
+from .run import apply_config, build_spec, is_config_file, parse_arguments
+
+NO_CLUSTER = "no cluster runs here: start one with `slipknot start` or `slipknot run`, or name one with --address"
+
+
+def start_cluster(http_host: str, http_port: int, grpc_port: int | None, proxy_location: str) -> int:
+    """Start a cluster in the background."""
+    from .._cluster_options import cluster_options
+    from .._local import start_detached
+
+    grpc_options = None if grpc_port is None else {"port": grpc_port}
+    options = cluster_options(proxy_location, {"host": http_host, "port": http_port}, grpc_options)
+    info = start_detached(options)
+    typer.echo(f"The cluster runs. HTTP: {info.http_address or '-'}, gateway: {info.gateway_address or '-'}")
+    typer.echo("Deploy to it: slipknot deploy module:app        End it: slipknot shutdown")
+    return 0
+
+
+def deploy_target(
+    target: str,
+    arguments: Sequence[str],
+    app_dir: Path,
+    name: str,
+    route_prefix: str,
+    wait: bool,
+    address: str | None,
+) -> int:
+    """Deploy a config file or an import path."""
+    sys.path.insert(0, str(app_dir))
+    if is_config_file(target):
+        from ..serve.schema import load_config_file
+
+        config = load_config_file(target).model_dump(mode="json", exclude_unset=True)
+        for application in config["applications"]:
+            application.setdefault("runtime_env", {}).setdefault("working_dir", str(app_dir))
+        _connect(address)
+        if wait:
+            apply_config(json.dumps(config))
+        else:
+            connection = _connection.current()
+            connection.run(_control.apply_config(connection, json.dumps(config), wait=False))
+    else:
+        spec = build_spec(target, parse_arguments(arguments), app_dir, name, route_prefix)
+        connection = _connect(address)
+        with Progress() as progress:
+            connection.run(_control.deploy_all(connection, [spec], wait=wait, on_status=progress.show))
+    typer.echo("Deployed." if wait else "The deployment has begun; see `slipknot status`.")
+    return 0
+
+
+def show_status(name: str | None, address: str | None) -> int:
+    """Print the status as YAML."""
+    from ..serve.schema import status_from_proto
+
+    connection = _connect(address)
+    status = status_from_proto(connection.run(_control.status(connection)))
+    shown: dict[str, Any] = status.model_dump(mode="json")
+    if name is not None:
+        if name not in shown["applications"]:
+            raise SlipknotServeException(f"Application '{name}' does not exist.")
+        shown = shown["applications"][name]
+    typer.echo(yaml.safe_dump(shown, sort_keys=False), nl=False)
+    return 0
+
+
+def show_config(name: str | None, address: str | None) -> int:
+    """Print the config that was last deployed as YAML."""
+    connection = _connect(address)
+    response = connection.run(_control.call(connection.controller.GetConfig, controller_pb2.GetConfigRequest()))
+    if not response.config_json:
+        typer.echo("No config has been deployed.")
+        return 0
+    config = json.loads(response.config_json)
+    if name is not None:
+        found = [a for a in config["applications"] if a.get("name", "default") == name]
+        if not found:
+            raise SlipknotServeException(f"the config has no application '{name}'")
+        config = found[0]
+    typer.echo(yaml.safe_dump(config, sort_keys=False), nl=False)
+    return 0
+
+
+def shut_down(yes: bool, address: str | None) -> int:
+    """Delete all applications and end the cluster."""
+    found = _find(address)
+    if not found:
+        typer.echo("No cluster runs here.")
+        return 0
+    if not yes and not typer.confirm(f"End the cluster at {found} with all its applications?"):
+        return 1
+    connection = _connect(address)
+    connection.run(_control.shutdown_cluster(connection))
+    _connection.disconnect()
+    typer.echo("The cluster has ended.")
+    return 0
+
+
+# --- inside ---------------------------------------------------------------------------------------------------------
+
+
+def _find(address: str | None) -> str:
+    """The controller's address; empty if there is none."""
+    if address or cluster_settings().address:
+        return address or cluster_settings().address
+    clusters: list[ClusterInfo] = find_clusters()
+    return clusters[-1].controller_address if clusters else ""
+
+
+def _connect(address: str | None) -> _connection.Connection:
+    found = _find(address)
+    if not found:
+        raise SlipknotServeException(NO_CLUSTER)
+    return _connection.connect(found)

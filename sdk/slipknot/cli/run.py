@@ -1,0 +1,161 @@
+"""`slipknot run`: bring an application up, stay with it, take it down."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slipknot_core.spec import ApplicationSpec, ImportSource
+
+from .. import _api, _connection, _control
+from .progress import Progress
+
+logger = logging.getLogger("slipknot.serve")
+
+RELOAD_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The command line of `slipknot run`."""
+
+    target: str
+    arguments: Sequence[str]
+    app_dir: Path
+    name: str = "default"
+    route_prefix: str = "/"
+    blocking: bool = True
+    reload: bool = False
+    host: str | None = None
+    port: int | None = None
+    address: str | None = None
+
+
+def run_target(options: RunOptions) -> int:
+    """Run it; returns the exit status."""
+    sys.path.insert(0, str(options.app_dir))
+    try:
+        _bring_up(options)
+        if options.blocking:
+            _stay(options)
+    except KeyboardInterrupt:
+        print("Shutting down.", file=sys.stderr)
+    except BaseException:
+        _shut_down_own(options)
+        raise
+    if options.blocking:
+        _shut_down_own(options)
+    return 0
+
+
+def is_config_file(target: str) -> bool:
+    """It names a file rather than a module."""
+    return target.endswith((".yaml", ".yml")) or (target.endswith(".json") and Path(target).exists())
+
+
+def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
+    """Read KEY=VALUE pairs.
+
+    Raises:
+        ValueError: One has no "=", names the argument.
+    """
+    pairs = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not key:
+            raise ValueError(f"{argument!r} is not KEY=VALUE; arguments of a builder function look like model=small")
+        pairs[key] = value
+    return pairs
+
+
+def build_spec(target: str, arguments: Mapping[str, Any], app_dir: Path, name: str, route_prefix: str) -> ApplicationSpec:
+    """Import the application here; its replicas import it again, nothing is pickled."""
+    from .._graph import build_from_import_path
+
+    source = ImportSource(target, dict(arguments), working_dir=str(app_dir))
+    return build_from_import_path(source, name=name, route_prefix=route_prefix, overrides=[])
+
+
+def apply_config(config_json: str) -> None:
+    """Make what runs equal to a config, and wait until it serves."""
+    connection = _connection.current()
+    with Progress() as progress:
+        connection.run(_control.apply_config(connection, config_json, on_status=progress.show))
+
+
+# --- inside ---------------------------------------------------------------------------------------------------------
+
+
+def _bring_up(options: RunOptions) -> None:
+    if is_config_file(options.target):
+        from ..serve.schema import load_config_file
+
+        if options.arguments:
+            raise ValueError("arguments (KEY=VALUE) go with an import path; a config file has `args:` of its own")
+        config = load_config_file(options.target)
+        _start(options, config.http_options.model_dump(exclude_unset=True))
+        apply_config(_with_app_dir(config.model_dump(mode="json", exclude_unset=True), options.app_dir))
+        return
+    spec = build_spec(
+        options.target, parse_arguments(options.arguments), options.app_dir, options.name, options.route_prefix
+    )
+    _start(options, {})
+    _deploy(spec)
+
+
+def _with_app_dir(config: dict[str, Any], app_dir: Path) -> str:
+    for application in config["applications"]:
+        application.setdefault("runtime_env", {}).setdefault("working_dir", str(app_dir))
+    return json.dumps(config)
+
+
+def _start(options: RunOptions, http_options: dict[str, Any]) -> None:
+    http_options.update({k: v for k, v in (("host", options.host), ("port", options.port)) if v is not None})
+    _api.start(http_options=http_options, address=options.address)
+
+
+def _deploy(spec: ApplicationSpec) -> None:
+    connection = _connection.current()
+    with Progress() as progress:
+        connection.run(_control.deploy_all(connection, [spec], on_status=progress.show))
+    print(f"Application {spec.name!r} serves at {_api.http_url()}{spec.route_prefix or ''}", file=sys.stderr)
+
+
+def _stay(options: RunOptions) -> None:
+    stamp = _newest_change(options.app_dir) if options.reload else 0.0
+    while _api.is_cluster_alive():
+        time.sleep(RELOAD_POLL_S)
+        if options.reload and (newest := _newest_change(options.app_dir)) != stamp:
+            stamp = newest
+            _reload(options)
+    raise RuntimeError("the cluster has ended")
+
+
+def _reload(options: RunOptions) -> None:
+    print("A file has changed: deploying again.", file=sys.stderr)
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and Path(file).is_relative_to(options.app_dir) and "site-packages" not in file:
+            del sys.modules[name]
+    try:
+        _bring_up(options)
+    except Exception as error:  # the edited module may raise anything; the next change is another chance
+        print(f"Error: {type(error).__name__}: {error}\nThe version before it still serves.", file=sys.stderr)
+
+
+def _newest_change(directory: Path) -> float:
+    """When a file the application may be made of was last changed."""
+    return max(
+        (path.stat().st_mtime for path in directory.rglob("*") if path.suffix in (".py", ".yaml", ".yml", ".json")
+         and not any(part.startswith(".") for part in path.relative_to(directory).parts)),
+        default=0.0,
+    )
+
+
+def _shut_down_own(options: RunOptions) -> None:
+    if options.address is None:
+        _api.shutdown()
