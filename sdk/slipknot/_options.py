@@ -1,0 +1,226 @@
+"""The options of a deployment: what each may be, and what follows from it for its spec.
+
+`OptionValues` is what users may write, `checked` judges it, `DeploymentOptions` is the outcome. The
+decorator, `Deployment.options` and the config file all go through `checked`.
+"""
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict
+
+from slipknot_core.spec import CodeSource, DeploymentSpec
+
+from ._option_checks import CHECKS, REMOVED, autoscaling_config
+
+DEFAULT_CONSTRUCTOR_ATTEMPTS = 3
+"""Of each replica."""
+
+AUTO = "auto"
+"""As `num_replicas`: the autoscaling of `AUTO_SCALING`."""
+
+AUTO_SCALING: Mapping[str, Any] = {"min_replicas": 1, "max_replicas": 100, "target_ongoing_requests": 2.0}
+
+
+class OptionValues(TypedDict, total=False):
+    """Keywords of `serve.deployment` and `Deployment.options`; each may be left out."""
+
+    name: str | None
+    """Unique in the application; default: that of the class or function."""
+    version: None
+    """Removed: every `serve.run` is a new version."""
+    num_replicas: int | str | None
+    """Number of replicas, or "auto" for autoscaling from 1 to 100. Default 1."""
+    max_ongoing_requests: int
+    """Requests that one replica runs at once. Default 5."""
+    max_queued_requests: int
+    """Requests that each caller may queue; -1: no limit. Default -1."""
+    backpressure_config: Any
+    """`BackpressureConfig` or dict: what HTTP clients hear when the queue is full."""
+    user_config: Any
+    """JSON value given to `reconfigure`; changing it in a config file needs no new replica."""
+    graceful_shutdown_wait_loop_s: float
+    """Seconds between two looks at what still runs. Default 2."""
+    graceful_shutdown_timeout_s: float
+    """Seconds that ongoing requests may take when a replica stops. Default 20."""
+    health_check_period_s: float
+    """Seconds between health checks. Default 10."""
+    health_check_timeout_s: float
+    """Seconds that a health check may take. Default 30."""
+    logging_config: Any
+    """`LoggingConfig` or dict; default: that of the application."""
+    http_adapter: Any
+    """Function whose parameters FastAPI injects; its result becomes the handler's argument."""
+    max_constructor_retry_count: int
+    """Constructor attempts before the deploy fails, at most 3 for each replica. Default 20."""
+    autoscaling_config: Any
+    """`AutoscalingConfig` or dict. Kept; not yet effective."""
+    ray_actor_options: Mapping[str, Any] | None
+    """Resources of a replica: num_cpus, num_gpus, memory, resources … Kept; not yet effective."""
+    max_replicas_per_node: int | None
+    """From 1 to 100. Kept; not yet effective."""
+    request_router_config: Any
+    """`RequestRouterConfig` or dict. Kept; not yet effective."""
+    rolling_update_percentage: float
+    """Share of the replicas that is replaced at once. Kept; not yet effective."""
+    max_surge_percent: float
+    """Share of replicas above the wanted number during an update. Kept; not yet effective."""
+    placement_group_bundles: None
+    """Not supported; like the three below it must be left out."""
+    placement_group_strategy: None
+    placement_group_bundle_label_selector: None
+    placement_group_fallback_strategy: None
+    gang_scheduling_config: None
+    """Not supported."""
+    deployment_actors: None
+    """Not supported."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentOptions:
+    """Checked options; models are kept as plain JSON values. Units and meaning as in `OptionValues`."""
+
+    name: str
+    num_replicas: int = 1
+    max_ongoing_requests: int = 5
+    max_queued_requests: int = -1
+    backpressure_config: Mapping[str, Any] | None = None
+    user_config: Any = None
+    graceful_shutdown_wait_loop_s: float = 2.0
+    graceful_shutdown_timeout_s: float = 20.0
+    health_check_period_s: float = 10.0
+    health_check_timeout_s: float = 30.0
+    logging_config: Mapping[str, Any] | None = None
+    http_adapter: Callable[..., Any] | None = None
+    max_constructor_retry_count: int = 20
+    autoscaling_config: Mapping[str, Any] | None = None
+    ray_actor_options: Mapping[str, Any] | None = None
+    max_replicas_per_node: int | None = None
+    request_router_config: Mapping[str, Any] | None = None
+    rolling_update_percentage: float = 0.2
+    max_surge_percent: float = 0.0
+
+    def changed(self, values: Mapping[str, Any]) -> "DeploymentOptions":
+        """These options with `values` in place of those they name.
+
+        Raises:
+            TypeError: There is no such option, or its value is of the wrong type.
+            ValueError: A value is not allowed, or two contradict each other.
+        """
+        return replace(self, **checked(values))
+
+    def to_spec(
+        self, code: CodeSource, version: str, logging_config: Mapping[str, Any] | None
+    ) -> DeploymentSpec:
+        """The desired state that follows.
+
+        Args:
+            code: Where replicas get the class from.
+            version: Of code and options that need new replicas.
+            logging_config: That of the application; the deployment's own one goes before it.
+        """
+        backpressure = self.backpressure_config or {}
+        logging = self.logging_config or logging_config
+        return DeploymentSpec(
+            name=self.name,
+            code=code,
+            num_replicas=self.num_replicas,
+            max_ongoing_requests=self.max_ongoing_requests,
+            max_queued_requests=self.max_queued_requests,
+            user_config_json="" if self.user_config is None else json.dumps(self.user_config),
+            graceful_shutdown_wait_loop_s=self.graceful_shutdown_wait_loop_s,
+            graceful_shutdown_timeout_s=self.graceful_shutdown_timeout_s,
+            health_check_period_s=self.health_check_period_s,
+            health_check_timeout_s=self.health_check_timeout_s,
+            backpressure_status_code=backpressure.get("status_code", 503),
+            backpressure_retry_after_s=backpressure.get("retry_after_s"),
+            version=version,
+            extra_options_json=self._extra_options_json(),
+            logging_config_json=json.dumps(logging) if logging else "",
+            max_constructor_attempts=min(DEFAULT_CONSTRUCTOR_ATTEMPTS, self.max_constructor_retry_count),
+        )
+
+    def restart_key(self) -> str:
+        """Text that differs when options differ that only a new replica can take over."""
+        return json.dumps([self.ray_actor_options, self.max_replicas_per_node], sort_keys=True)
+
+    def _extra_options_json(self) -> str:
+        default = DeploymentOptions(name=self.name)
+        extra = {key: getattr(self, key) for key in _KEPT if getattr(self, key) != getattr(default, key)}
+        return json.dumps(extra, sort_keys=True) if extra else ""
+
+
+_KEPT = (
+    "autoscaling_config",
+    "max_constructor_retry_count",
+    "max_replicas_per_node",
+    "max_surge_percent",
+    "ray_actor_options",
+    "request_router_config",
+    "rolling_update_percentage",
+)
+"""Options whose effect comes later; they travel in `extra_options_json`."""
+
+
+def checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge options as a user wrote them; returns the fields of `DeploymentOptions` that they set.
+
+    Raises:
+        TypeError: There is no such option, or its value is of the wrong type.
+        ValueError: A value is not allowed, or two contradict each other.
+    """
+    known = {}
+    for name, value in values.items():
+        known[name] = checked_option(name, value)
+    if known.get("name") is None:
+        known.pop("name", None)  # keeps the name it has
+    for name in REMOVED:
+        known.pop(name, None)
+    _settle_number(known)
+    return known
+
+
+def checked_option(name: str, value: Any) -> Any:
+    """Judge one option.
+
+    Raises:
+        TypeError: There is no such option, or the value is of the wrong type.
+        ValueError: The value is not allowed.
+    """
+    check = CHECKS.get(name)
+    if check is None:
+        raise TypeError(f"there is no deployment option {name!r}{_hint(name)}")
+    return check(name, value)
+
+
+def _settle_number(values: dict[str, Any]) -> None:
+    """`num_replicas` and `autoscaling_config` are two ways to say the same: the last one said counts."""
+    number, scaling = values.get("num_replicas"), values.get("autoscaling_config")
+    if number == AUTO:
+        scaling = values["autoscaling_config"] = autoscaling_config(
+            "autoscaling_config", {**AUTO_SCALING, **(scaling or {})}
+        )
+    elif number is not None and scaling is not None:
+        raise ValueError(
+            f"num_replicas={number} and autoscaling_config contradict each other; "
+            "leave one of them out, or write num_replicas='auto'"
+        )
+    if scaling is not None:
+        initial = scaling.get("initial_replicas")
+        values["num_replicas"] = max(1, scaling.get("min_replicas", 1) if initial is None else initial)
+    elif number is not None:
+        values["autoscaling_config"] = None
+    else:
+        values.pop("num_replicas", None)
+
+
+def _hint(name: str) -> str:
+    elsewhere = {
+        "route_prefix": "; give it to serve.run or write it in the config file's application",
+        "max_concurrent_queries": "; it is called max_ongoing_requests",
+    }
+    if name in elsewhere:
+        return elsewhere[name]
+    close = difflib.get_close_matches(name, CHECKS, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; the options are {', '.join(CHECKS)}"
