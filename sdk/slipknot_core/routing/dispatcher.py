@@ -76,6 +76,13 @@ class Dispatcher:
         self._channel = new_channel(self.controller_address, self._token)
         self._tasks.spawn(self._watch(self._channel), "watch")
 
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The connection to the controller, for other services of it."""
+        if self._channel is None:
+            raise RuntimeError("the dispatcher has not been started")
+        return self._channel
+
     async def stop(self) -> None:
         """End all exchanges and connections; twice and before `start` is fine."""
         await self._tasks.stop()

@@ -8,6 +8,7 @@ import asyncio
 import enum
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import grpc.aio
@@ -82,6 +83,8 @@ class Exchange:
         self.replica_id = ""
         self.queue_ms = 0.0
         self.cancel_reason: CancelReason | None = None
+        self.on_ready: Callable[[], None] | None = None
+        """Called whenever `try_next` has a reply or `error` is set; for callers that do not wait in `next`."""
         self._context = context
         self._owner = owner
         self._loop = asyncio.get_running_loop()
@@ -143,6 +146,11 @@ class Exchange:
             self._waiter = self._loop.create_future()
             await self._waiter
         return self._frames.popleft()
+
+    @property
+    def error(self) -> Exception | None:
+        """What ended the exchange, if it was not a closing reply."""
+        return self._error
 
     def try_next(self) -> replica_pb2.ReplyFrame | None:
         """The next reply if it is there already."""
@@ -223,7 +231,7 @@ class Exchange:
         if is_closing(frame):
             self._close(reusable=self._body_is_sent)
         else:
-            _wake(self._waiter)
+            self._ready()
 
     def on_end(self, error: grpc.aio.AioRpcError | None) -> None:
         """The stream broke, or the replica ended it in order (called by the stream)."""
@@ -264,12 +272,17 @@ class Exchange:
             stream.listener = None
             if not reusable:
                 stream.discard()
-        _wake(self._waiter)
         _wake(self._credit_waiter)
         self._owner.on_closed(self)
         seat, self._seat = self._seat, None
         if seat is not None:
             seat.free(stream if reusable else None)
+        self._ready()
+
+    def _ready(self) -> None:
+        _wake(self._waiter)
+        if self.on_ready is not None:
+            self.on_ready()
 
     def _arm(self) -> asyncio.TimerHandle | None:
         if self.deadline.is_never:
