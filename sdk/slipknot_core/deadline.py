@@ -4,10 +4,13 @@ import math
 import time
 from dataclasses import dataclass
 
+MAX_BUDGET_US = 2**63 - 1
+"""What the wire can carry; deadlines beyond it are as good as far away."""
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A point on the monotonic clock, in seconds. `Deadline.NEVER` has no end."""
+    """A point on the monotonic clock, in seconds. `NEVER` has no end."""
 
     at_s: float
 
@@ -25,7 +28,8 @@ class Deadline:
         """Write the wire form: microseconds left, never 0 for a real deadline."""
         if self.at_s == math.inf:
             return 0
-        return int((self.at_s - time.monotonic()) * 1e6) or -1
+        left_us = (self.at_s - time.monotonic()) * 1e6
+        return MAX_BUDGET_US if left_us >= MAX_BUDGET_US else int(left_us) or -1
 
     def remaining_s(self) -> float:
         """Seconds left: `inf` without an end, never negative."""

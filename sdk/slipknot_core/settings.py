@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 DEFAULT_MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+MAX_RPC_OPTION = 2**31 - 1
+"""gRPC keeps its options in 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ def rpc_settings(environ: Mapping[str, str] = os.environ) -> RpcSettings:
     """Read the group "rpc".
 
     Raises:
-        ValueError: A variable is not a positive whole number.
+        ValueError: A variable is not a positive whole number, or larger than gRPC can keep.
     """
     default = RpcSettings()
     return RpcSettings(
@@ -59,6 +61,9 @@ def _positive_int(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(name)
     if text is None:
         return default
-    if not text.isdigit() or int(text) == 0:
-        raise ValueError(f"{name}={text!r} is not a positive whole number; unset it or set one")
-    return int(text)
+    number = int(text) if text.isdecimal() and len(text) <= len(str(MAX_RPC_OPTION)) else 0
+    if not 0 < number <= MAX_RPC_OPTION:
+        raise ValueError(
+            f"{name}={text!r} is not a positive whole number up to {MAX_RPC_OPTION}; unset it or set one"
+        )
+    return number

@@ -10,7 +10,8 @@ from slipknot_core.routing.snapshot import ApplicationRoute, Snapshot
 def table(*prefixes: str | None, unavailable: bool = False) -> RouteTable:
     """A table with one application for each prefix, called as its prefix."""
     applications = {
-        str(prefix): ApplicationRoute(str(prefix), prefix, "Ingress", unavailable=unavailable) for prefix in prefixes
+        str(prefix): ApplicationRoute(str(prefix), prefix, "Ingress", unavailable=unavailable)
+        for prefix in prefixes
     }
     return RouteTable.from_snapshot(Snapshot(1, 1, applications))
 
