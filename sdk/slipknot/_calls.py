@@ -70,7 +70,7 @@ class Call:
         if pending:
             self.connection.call_soon(self._begin_resolving, args, kwargs)
             return
-        self._open.method.arguments.CopyFrom(payloads.encode_arguments(args, kwargs))
+        self._open.method.arguments.CopyFrom(payloads.encode_arguments(tuple(args), kwargs))
         self.connection.call_soon(self._send)
 
     # --- on the loop ------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ class Call:
         try:
             values = [await _value_of(argument) for argument in args]
             named = {name: await _value_of(argument) for name, argument in kwargs.items()}
-            self._open.method.arguments.CopyFrom(payloads.encode_arguments(values, named))
+            self._open.method.arguments.CopyFrom(payloads.encode_arguments(tuple(values), named))
         except asyncio.CancelledError:
             if self._early_error is None:  # an upstream call was cancelled with its own request
                 self._fail_early(asyncio.CancelledError())

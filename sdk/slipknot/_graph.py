@@ -249,7 +249,10 @@ def _check_is_application(app: Any) -> None:
 def _check_ingresses(graph: _Graph) -> None:
     if "fastapi" not in sys.modules:
         return  # then there is none
-    from ._ingress import is_fastapi_ingress
+    try:
+        from ._ingress import is_fastapi_ingress
+    except ImportError:
+        return
 
     names = [name for name, node in graph.nodes.items() if is_fastapi_ingress(node.deployment.func_or_class)]
     if len(names) > 1:

@@ -9,6 +9,7 @@ How things travel:
   two processes would believe they share it.
 """
 
+import copyreg
 import functools
 import io
 import pickle
@@ -22,7 +23,7 @@ import cloudpickle
 
 from ._deployment import Application, Deployment
 from ._modules import is_importable, is_library
-from ._unpicklable import find_path
+from ._unpicklable import attributes_of, find_path
 
 FRAMEWORKS = frozenset({"fastapi", "starlette"})
 """Packages whose objects hold locks that mean nothing in another process."""
@@ -112,7 +113,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not
                 raise
         if _is_of_framework(kind):
             self._framework_locks.update(
-                id(value) for value in _attributes(obj) if isinstance(value, _LOCK_TYPES)
+                id(value) for _, value in attributes_of(obj) if isinstance(value, _LOCK_TYPES)
             )
         return None
 
@@ -128,6 +129,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not
             obj
         ):  # says it can be imported, wherever it was defined
             return _lru_cache, (obj.__wrapped__, obj.cache_parameters())
+        if _is_of_framework(kind):
+            return _reduce_framework_object(obj)
         return super().reducer_override(obj)
 
     def _reduce_code(self, obj: Any) -> Any:
@@ -204,6 +207,14 @@ def _lru_cache(func: Callable[..., Any], parameters: dict[str, Any]) -> Any:
     return functools.lru_cache(**parameters)(func)
 
 
+def _restore(obj: Any, state: Any) -> None:
+    attributes, slots = state if isinstance(state, tuple) else (state, None)
+    if attributes:
+        obj.__dict__.update(attributes)
+    for name, value in (slots or {}).items():
+        object.__setattr__(obj, name, value)
+
+
 # --- inside -------------------------------------------------------------------------------------------------
 
 _FUNCTION: Any = type(load)
@@ -215,8 +226,14 @@ def _is_of_framework(kind: Any) -> bool:
     return any(base.__module__.partition(".")[0] in FRAMEWORKS for base in kind.__mro__)
 
 
-def _attributes(obj: Any) -> list[Any]:
-    return list(getattr(obj, "__dict__", {}).values())
+def _reduce_framework_object(obj: Any) -> Any:
+    # Pickle looks for __setstate__ on an object without attributes, which a __getattr__ of Starlette's answers with
+    # endless recursion. So plain objects get their attributes from `_restore` instead.
+    if type(obj).__reduce_ex__ is not object.__reduce_ex__ or hasattr(type(obj), "__setstate__"):
+        return NotImplemented
+    make, args, *rest = obj.__reduce_ex__(4)
+    is_plain = make is copyreg.__newobj__ and args == (type(obj),) and rest[0] is not None and not any(rest[1:])  # type: ignore[attr-defined]
+    return (make, args, rest[0], None, None, _restore) if is_plain else NotImplemented
 
 
 def _is_found_by_name(obj: Any) -> bool:

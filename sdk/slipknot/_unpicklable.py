@@ -35,6 +35,19 @@ def find_path(roots: Sequence[tuple[str, Any]], culprit: Any, by_value: Collecti
     return ""
 
 
+def attributes_of(obj: Any) -> Iterator[tuple[str, Any]]:
+    """Attributes of an instance, also those in slots, by name."""
+    attributes = getattr(obj, "__dict__", None)
+    if isinstance(attributes, dict):
+        yield from attributes.items()
+    for base in type(obj).__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            value = getattr(obj, _mangled(base, name), None)
+            if value is not None and name not in ("__dict__", "__weakref__"):
+                yield name, value
+
+
 _ATOMS = (str, bytes, bytearray, int, float, complex, type(None), types.ModuleType)
 
 Children = Iterator[tuple[str, Any]]
@@ -101,15 +114,7 @@ def _of_wrapper(obj: Any) -> Children:
 
 
 def _of_instance(obj: Any) -> Children:
-    attributes = getattr(obj, "__dict__", None)
-    if isinstance(attributes, dict):
-        yield from ((f".{name}", value) for name, value in attributes.items())
-    for base in type(obj).__mro__:
-        slots = base.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            value = getattr(obj, _mangled(base, name), None)
-            if value is not None:
-                yield f".{name}", value
+    yield from ((f".{name}", value) for name, value in attributes_of(obj))
     # A class by value travels with its instances.
     yield ", its class", type(obj)
 

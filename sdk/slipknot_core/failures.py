@@ -25,14 +25,14 @@ def to_error_info(error: BaseException, *, with_pickle: bool = True) -> ErrorInf
     if isinstance(error, errors.SlipknotServeException):
         return ErrorInfo(
             reason=error.reason,
-            message=str(error),
+            message=_text(error),
             traceback=format_traceback(error),
             pickled_exception=_pickled(error) if with_pickle else b"",
         )
     return ErrorInfo(
         reason=USER_EXCEPTION,
-        message=str(error),
-        type_name=f"{type(error).__module__}.{type(error).__qualname__}",
+        message=_text(error),
+        type_name=_encodable(f"{type(error).__module__}.{type(error).__qualname__}"),
         traceback=format_traceback(error),
         pickled_exception=_pickled(error) if with_pickle else b"",
     )
@@ -50,7 +50,7 @@ def from_error_info(info: ErrorInfo, *, allow_pickle: bool = True) -> Exception:
 
 def format_traceback(error: BaseException) -> str:
     """The traceback of `error` with its causes as text, bounded."""
-    text = "".join(traceback.format_exception(error))
+    text = _encodable("".join(traceback.format_exception(error)))
     return text if len(text) <= MAX_TRACEBACK_CHARS else "… (cut)\n" + text[-MAX_TRACEBACK_CHARS:]
 
 
@@ -62,21 +62,55 @@ def _without_pickle(info: ErrorInfo) -> Exception:
     return errors.SlipknotServeException(f"{prefix}{info.message}")
 
 
+def _text(error: BaseException) -> str:
+    try:
+        return _encodable(str(error))
+    except Exception:  # noqa: BLE001 - a user-defined __str__ may raise anything
+        return "(its text cannot be had)"
+
+
+def _encodable(text: str) -> str:
+    """Escape what UTF-8, so protobuf, cannot carry."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _pickled(error: BaseException) -> bytes:
     """Pickle without traceback and cause; b"" if that is impossible or would not come back as it went."""
+    return _dumped(error, error) or _dumped(_AsIs(error), error)
+
+
+def _dumped(stand_in: object, error: BaseException) -> bytes:
     import cloudpickle  # slow to import, rarely needed
 
     try:
-        data: bytes = cloudpickle.dumps(error)
+        data: bytes = cloudpickle.dumps(stand_in)
         restored = pickle.loads(data)
-    except Exception:  # user-defined __reduce__ and __init__ may raise anything: then only text travels
+        came_back = isinstance(restored, BaseException) and str(restored) == str(error)
+    except Exception:  # noqa: BLE001 - user-defined __reduce__ and __init__ may raise anything: only text travels
         return b""
-    return data if type(restored) is type(error) or isinstance(restored, BaseException) else b""
+    return data if came_back else b""
+
+
+class _AsIs:
+    """Pickles an exception whose `__init__` does not take `args` by what it holds, without calling `__init__`."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self._error), self._error.args, vars(self._error))
+
+
+def _restore(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(state)
+    return error
 
 
 def _unpickled(data: bytes) -> Exception | None:
     try:
         error: Any = pickle.loads(data)
-    except Exception:  # the class may not be importable here: the text form is used instead
+    except Exception:  # noqa: BLE001 - the class may not be importable here: the text form is used instead
         return None
     return error if isinstance(error, Exception) else None

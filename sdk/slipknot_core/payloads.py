@@ -1,14 +1,11 @@
-"""Python values to the wire and back, in three encodings.
+"""Python values to the wire and back: pickle inside a cluster, JSON and MessagePack for clients outside.
 
-pickle   between members of a cluster: anything that cloudpickle takes
-json     for people and grpcurl: what JSON has, and what has an obvious JSON form (models, dataclasses, arrays, sets, bytes)
-msgpack  for programs outside: what MessagePack has, and numpy arrays as buffers (extension type 1)
+What cannot travel raises `SerializationError`, which names the argument and says why.
 """
 
-import dataclasses
 import json
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from slipknot_proto.v1.payload_pb2 import Payload
@@ -16,182 +13,261 @@ from slipknot_proto.v1.payload_pb2 import Payload
 from .errors import SerializationError
 
 Encoding = Literal["pickle", "json", "msgpack"]
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
-ARRAY_EXTENSION = 1
-"""MessagePack extension type of numpy arrays: a map {"dtype": str, "shape": [int], "data": bytes}."""
+NUMPY_EXTENSION = 1
+"""MessagePack extension type of numpy arrays: a map {"dtype", "shape", "data"}."""
 
-_PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
-_MAX_PLAIN_ITEMS = 32
-"""Larger containers are not looked through: cloudpickle then takes them whole."""
+_PLAIN_TYPES = frozenset({str, int, float, bool, bytes, complex, bytearray, type(None)})
+
+_NUMBER_KINDS = "biufcMmSU"
+"""Kinds of numpy types whose buffers mean the same everywhere."""
+
+_CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
+
+_PLAIN_BUDGET = 256
+"""So many values are looked at to find out whether plain pickle will do; larger ones go to cloudpickle."""
 
 
-def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], encoding: Encoding = "pickle") -> Payload:
-    """Encode the arguments of a call.
+def encode_arguments(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], encoding: str = "pickle", *, of: str = ""
+) -> Payload:
+    """Write the arguments of a call.
+
+    Args:
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        encoding: "pickle", "json" or "msgpack".
+        of: Whose arguments these are, for the message of an error.
 
     Raises:
-        SerializationError: One cannot travel; names it.
+        SerializationError: Names the argument that cannot be written, and why.
     """
+    encode = _encoder(encoding)
+    value = (args, dict(kwargs)) if encoding == "pickle" else {"args": list(args), "kwargs": dict(kwargs)}
     try:
-        if encoding == "pickle":
-            return Payload(pickle=_pickle((tuple(args), dict(kwargs))))
-        return encode_value({"args": list(args), "kwargs": dict(kwargs)}, encoding)
+        return encode(value)
     except Exception as error:  # user-defined __reduce__ may raise anything
-        if isinstance(error, SerializationError) and encoding != "pickle":
-            raise
-        raise SerializationError(_blame(args, kwargs, error)) from error
+        raise _argument_error(args, kwargs, encode, of, error) from error
 
 
-def decode_arguments(payload: Payload, *, allow_pickle: bool = True) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Decode the arguments of a call; an empty payload has none.
+def decode_arguments(payload: Payload, *, allow_pickle: bool = True) -> Arguments:
+    """Read the arguments of a call; an empty payload means none.
+
+    Args:
+        payload: As `encode_arguments` writes it.
+        allow_pickle: Accept pickle; False where the caller is not an authenticated member of the cluster.
 
     Raises:
-        SerializationError: The bytes do not fit the encoding, or pickle is not allowed.
+        SerializationError: The bytes are not what their encoding says, or pickle is not allowed.
     """
-    if payload.WhichOneof("encoding") is None:
+    encoding = payload.WhichOneof("encoding")
+    if encoding is None:
         return (), {}
-    value = decode_value(payload, allow_pickle=allow_pickle)
-    if payload.WhichOneof("encoding") == "pickle":
-        args, kwargs = value
-        return args, kwargs
-    if not isinstance(value, dict) or not value.keys() <= {"args", "kwargs"}:
-        raise SerializationError('arguments must be an object {"args": [...], "kwargs": {...}}; either may be missing')
-    return tuple(value.get("args") or ()), dict(value.get("kwargs") or {})
+    value = _decode(payload, "the arguments", allow_pickle=allow_pickle)
+    if encoding == "pickle":
+        match value:
+            case (tuple() as args, dict() as kwargs):
+                return args, kwargs
+        raise SerializationError("pickled arguments must be a tuple (args, kwargs)")
+    return _checked_arguments(value, encoding)
 
 
 def encode_value(value: Any, encoding: str = "pickle") -> Payload:
-    """Encode one value.
+    """Write a result or an item of a stream.
+
+    Args:
+        value: Anything that `encoding` can carry.
+        encoding: "pickle", "json" or "msgpack".
 
     Raises:
-        SerializationError: It cannot travel in this encoding; says why.
+        SerializationError: Names the type that cannot be written, and why.
     """
+    encode = _encoder(encoding)
     try:
-        if encoding == "json":
-            return Payload(json=json.dumps(value, default=_to_json, separators=(",", ":")).encode())
-        if encoding == "msgpack":
-            import msgpack
-
-            return Payload(msgpack=msgpack.packb(value, default=_to_msgpack, use_bin_type=True))
-        return Payload(pickle=_pickle(value))
+        return encode(value)
     except Exception as error:  # user-defined __reduce__ may raise anything
-        raise SerializationError(f"cannot serialise {type(value).__name__} as {encoding}: {error}") from error
+        raise SerializationError(
+            f"the result ({type(value).__qualname__}) cannot be serialised as {encoding}: {_why(error)}"
+        ) from error
 
 
 def decode_value(payload: Payload, *, allow_pickle: bool = True) -> Any:
-    """Decode one value.
+    """Read a result or an item of a stream.
+
+    Args:
+        payload: As `encode_value` writes it.
+        allow_pickle: Accept pickle; False where the peer is not an authenticated member of the cluster.
 
     Raises:
-        SerializationError: The bytes do not fit the encoding, or pickle is not allowed.
+        SerializationError: The bytes are not what their encoding says, or pickle is not allowed.
     """
+    if payload.WhichOneof("encoding") is None:
+        raise SerializationError("a payload without an encoding; set pickle, json or msgpack")
+    return _decode(payload, "the value", allow_pickle=allow_pickle)
+
+
+# --- inside -------------------------------------------------------------------------------------------------
+
+
+def _encoder(encoding: str) -> Callable[[Any], Payload]:
+    match encoding:
+        case "pickle":
+            return _to_pickle
+        case "json":
+            return _to_json
+        case "msgpack":
+            return _to_msgpack
+    raise ValueError(f"encoding {encoding!r} is not one of 'pickle', 'json', 'msgpack'")
+
+
+def _decode(payload: Payload, what: str, *, allow_pickle: bool) -> Any:
     encoding = payload.WhichOneof("encoding")
     if encoding == "pickle" and not allow_pickle:
-        raise SerializationError("pickle is not accepted here; send json or msgpack")
+        raise SerializationError(f"{what} came as pickle, which is not allowed here; send json or msgpack")
     try:
-        match encoding:
-            case "pickle":
-                return pickle.loads(payload.pickle)
-            case "json":
-                return json.loads(payload.json)
-            case "msgpack":
-                import msgpack
-
-                return msgpack.unpackb(payload.msgpack, ext_hook=_from_extension, strict_map_key=False)
-            case _:
-                return None
-    except Exception as error:  # foreign bytes, and classes that cannot be imported here, raise anything
-        raise SerializationError(f"cannot read a value from {encoding}: {type(error).__name__}: {error}") from error
+        if encoding == "pickle":
+            return pickle.loads(payload.pickle)
+        return json.loads(payload.json) if encoding == "json" else _from_msgpack(payload.msgpack)
+    except Exception as error:  # unpickling may import modules and run any code
+        raise SerializationError(f"{what} cannot be read as {encoding}: {_why(error)}") from error
 
 
-# --- inside ---------------------------------------------------------------------------------------------------------
+def _argument_error(
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    encode: Callable[[Any], Payload],
+    of: str,
+    error: Exception,
+) -> SerializationError:
+    """Find the argument that made `error`."""
+    named = [(f"argument {i}", value) for i, value in enumerate(args)]
+    named += [(f"{key}=", value) for key, value in kwargs.items()]
+    suffix = f" of {of}" if of else ""
+    for name, value in named:
+        try:
+            encode(value)
+        except Exception as culprit:  # as above
+            return SerializationError(
+                f"{name}{suffix} ({type(value).__qualname__}) cannot be serialised: {_why(culprit)}"
+            )
+    return SerializationError(f"the arguments{suffix} cannot be serialised: {_why(error)}")
 
 
-def _pickle(value: Any) -> bytes:
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, SerializationError) else f"{type(error).__name__}: {error}"
+
+
+def _checked_arguments(value: Any, encoding: str) -> Arguments:
+    if not isinstance(value, dict):
+        raise SerializationError(f'{encoding} arguments must be a map {{"args": [...], "kwargs": {{...}}}}')
+    unknown = sorted(str(key) for key in value.keys() - {"args", "kwargs"})
+    if unknown:
+        keys = ", ".join(unknown)
+        raise SerializationError(f'{encoding} arguments have the keys "args" and "kwargs", not {keys}')
+    args, kwargs = value.get("args", []), value.get("kwargs", {})
+    if not isinstance(args, list):
+        raise SerializationError(f'"args" must be a list, not {type(args).__name__}')
+    if not isinstance(kwargs, dict) or not all(isinstance(key, str) for key in kwargs):
+        raise SerializationError('"kwargs" must be a map with text as its keys')
+    return tuple(args), kwargs
+
+
+# --- pickle -------------------------------------------------------------------------------------------------
+
+
+def _to_pickle(value: Any) -> Payload:
     if _is_plain(value):
-        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    import cloudpickle  # slow to import; not needed for plain values
+        return Payload(pickle=pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+    import cloudpickle  # slow to import, and most calls need no more than plain values
 
-    data: bytes = cloudpickle.dumps(value)
-    return data
+    return Payload(pickle=cloudpickle.dumps(value))
 
 
 def _is_plain(value: Any) -> bool:
-    """It is made of builtin types only, so that plain pickle gives the same as cloudpickle, faster."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return True
-    if kind is tuple or kind is list:
-        return len(value) <= _MAX_PLAIN_ITEMS and all(map(_is_plain, value))
-    if kind is dict:
-        return len(value) <= _MAX_PLAIN_ITEMS and all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
-    return False
+    """Only builtin types (and arrays of numbers): plain pickle does the same as cloudpickle, and faster."""
+    pending, budget = [value], _PLAIN_BUDGET
+    while pending:
+        item = pending.pop()
+        kind = type(item)
+        if kind in _PLAIN_TYPES:
+            continue
+        if kind not in _CONTAINERS:
+            if not _is_number_array(item):
+                return False
+            continue
+        budget -= 1 + len(item)
+        if budget < 0:
+            return False
+        pending.extend(item)
+        if kind is dict:
+            pending.extend(item.values())
+    return True
 
 
-def _blame(args: Sequence[Any], kwargs: Mapping[str, Any], error: Exception) -> str:
-    """Name the argument that cannot travel."""
-    named = [(f"positional argument {i}", value) for i, value in enumerate(args)]
-    named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
-    for name, value in named:
-        try:
-            _pickle(value)
-        except Exception as reason:  # this is the one
-            return f"{name} ({type(value).__name__}) cannot be serialised: {reason}"
-    return f"the arguments cannot be serialised: {error}"
+def _is_number_array(value: Any) -> bool:
+    if type(value).__module__ != "numpy":
+        return False
+    return getattr(getattr(value, "dtype", None), "kind", "O") in _NUMBER_KINDS
 
 
-def _to_json(value: Any) -> Any:
-    """What JSON does not have, in its obvious form."""
-    form = _plain_form(value)
-    if form is not None:
-        return form()
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value).decode()
-    raise TypeError(f"an object of type {type(value).__name__} has no JSON form")
+# --- JSON and MessagePack -----------------------------------------------------------------------------------
 
 
-def _to_msgpack(value: Any) -> Any:
-    """What MessagePack does not have."""
-    if type(value).__module__ == "numpy" and hasattr(value, "dtype") and hasattr(value, "tobytes"):
-        return _array_extension(value)
-    form = _plain_form(value)
-    if form is not None:
-        return form()
-    raise TypeError(f"an object of type {type(value).__name__} has no MessagePack form")
+def _to_json(value: Any) -> Payload:
+    text = json.dumps(
+        value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_json_default
+    )
+    return Payload(json=text.encode())
 
 
-def _plain_form(value: Any) -> Callable[[], Any] | None:
-    if hasattr(value, "model_dump"):
-        return lambda: value.model_dump(mode="json")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return lambda: dataclasses.asdict(value)
-    if isinstance(value, (set, frozenset)):
-        return lambda: list(value)
-    if isinstance(value, Mapping):
-        return lambda: dict(value)
-    if hasattr(value, "tolist"):
-        return lambda: value.tolist()
-    if hasattr(value, "isoformat"):
-        return lambda: value.isoformat()
-    return None
+def _json_default(value: Any) -> Any:
+    """Values that have one obvious JSON form: numpy's, and pydantic models."""
+    if _is_number_array(value):
+        return value.tolist()
+    if hasattr(value, "model_dump") and not isinstance(value, type):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__qualname__} has no JSON form")
 
 
-def _array_extension(array: Any) -> Any:
+def _to_msgpack(value: Any) -> Payload:
     import msgpack
 
-    if array.dtype.hasobject:
-        raise TypeError("a numpy array of Python objects has no MessagePack form")
-    form = {"dtype": array.dtype.str, "shape": list(array.shape), "data": array.tobytes()}
-    return msgpack.ExtType(ARRAY_EXTENSION, msgpack.packb(form))
+    data: bytes = msgpack.packb(value, default=_msgpack_default, use_bin_type=True)
+    return Payload(msgpack=data)
 
 
-def _from_extension(code: int, data: bytes) -> Any:
+def _msgpack_default(value: Any) -> Any:
     import msgpack
 
-    if code != ARRAY_EXTENSION:
-        return msgpack.ExtType(code, data)
-    import numpy
+    if _is_number_array(value):
+        if not hasattr(value, "tobytes") or not getattr(value, "shape", ()):
+            return value.tolist()  # a scalar
+        content = {"dtype": value.dtype.str, "shape": list(value.shape), "data": value.tobytes()}
+        return msgpack.ExtType(NUMPY_EXTENSION, msgpack.packb(content, use_bin_type=True))
+    if hasattr(value, "model_dump") and not isinstance(value, type):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__qualname__} has no MessagePack form")
 
-    form = msgpack.unpackb(data)
-    dtype = numpy.dtype(form["dtype"])
-    if dtype.hasobject:
-        raise TypeError("an array of Python objects is not accepted")
-    array = numpy.frombuffer(form["data"], dtype=dtype).reshape(form["shape"])
-    return array.copy() if array.shape else array[()]
+
+def _from_msgpack(data: bytes) -> Any:
+    import msgpack
+
+    return msgpack.unpackb(data, ext_hook=_msgpack_extension, raw=False, strict_map_key=False)
+
+
+def _msgpack_extension(code: int, data: bytes) -> Any:
+    import msgpack
+
+    if code != NUMPY_EXTENSION:
+        raise SerializationError(f"unknown MessagePack extension type {code}")
+    content = msgpack.unpackb(data, raw=False)
+    try:
+        import numpy
+    except ImportError as error:
+        raise SerializationError("an array, but numpy is missing: pip install slipknot[ndarray]") from error
+    dtype = numpy.dtype(content["dtype"])
+    if dtype.kind not in _NUMBER_KINDS:
+        raise SerializationError(f"arrays of dtype {content['dtype']!r} cannot travel")
+    # A copy, because what arrives should be writable like any array.
+    return numpy.frombuffer(content["data"], dtype=dtype).reshape(content["shape"]).copy()
