@@ -2,6 +2,7 @@
 
 import pickle
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from slipknot_proto.v1.payload_pb2 import ErrorInfo
@@ -76,19 +77,20 @@ def _encodable(text: str) -> str:
 
 def _pickled(error: BaseException) -> bytes:
     """Pickle without traceback and cause; b"" if that is impossible or would not come back as it went."""
-    return _dumped(error, error) or _dumped(_AsIs(error), error)
+    return _dumped(error, lambda restored: str(restored) == str(error)) or _dumped(
+        _AsIs(error), lambda _: True
+    )
 
 
-def _dumped(stand_in: object, error: BaseException) -> bytes:
+def _dumped(value: object, is_right: Callable[[BaseException], bool]) -> bytes:
     import cloudpickle  # slow to import, rarely needed
 
     try:
-        data: bytes = cloudpickle.dumps(stand_in)
+        data: bytes = cloudpickle.dumps(value)
         restored = pickle.loads(data)
-        came_back = isinstance(restored, BaseException) and str(restored) == str(error)
-    except Exception:  # noqa: BLE001 - user-defined __reduce__ and __init__ may raise anything: only text travels
+        return data if isinstance(restored, BaseException) and is_right(restored) else b""
+    except Exception:  # noqa: BLE001 - user-defined methods may raise anything: then only text travels
         return b""
-    return data if came_back else b""
 
 
 class _AsIs:
@@ -111,6 +113,6 @@ def _restore(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, 
 def _unpickled(data: bytes) -> Exception | None:
     try:
         error: Any = pickle.loads(data)
-    except Exception:  # noqa: BLE001 - the class may not be importable here: the text form is used instead
+    except Exception:  # noqa: BLE001 - the class may not be importable here: then the text is used
         return None
     return error if isinstance(error, Exception) else None

@@ -312,7 +312,7 @@ def _access_details(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _trace(record: logging.LogRecord) -> str:
-    # Not `Formatter.formatException`: it keeps its text in the record, for formatters with another idea of it.
+    # Not `Formatter.formatException`: it keeps its text in the record, where other formatters find it.
     parts = []
     if isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
         parts.append("".join(traceback.format_exception(record.exc_info[1])).rstrip("\n"))
