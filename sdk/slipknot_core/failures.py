@@ -77,9 +77,7 @@ def _encodable(text: str) -> str:
 
 def _pickled(error: BaseException) -> bytes:
     """Pickle without traceback and cause; b"" if that is impossible or would not come back as it went."""
-    return _dumped(error, lambda restored: str(restored) == str(error)) or _dumped(
-        _AsIs(error), lambda _: True
-    )
+    return _dumped(error, lambda restored: str(restored) == str(error)) or _dumped(_AsIs(error), _has_text)
 
 
 def _dumped(value: object, is_right: Callable[[BaseException], bool]) -> bytes:
@@ -93,8 +91,12 @@ def _dumped(value: object, is_right: Callable[[BaseException], bool]) -> bytes:
         return b""
 
 
+def _has_text(error: BaseException) -> bool:
+    return isinstance(str(error), str)  # its __str__ may raise instead
+
+
 class _AsIs:
-    """Pickles an exception whose `__init__` does not take `args` by what it holds, without calling `__init__`."""
+    """Pickles an exception by what it holds, for those whose `__init__` does not take their `args`."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
