@@ -3,9 +3,10 @@
 What cannot travel raises `SerializationError`, which names the argument and says why.
 """
 
+import dataclasses
 import json
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from slipknot_proto.v1.payload_pb2 import Payload
@@ -30,7 +31,7 @@ _PLAIN_BUDGET = 256
 
 
 def encode_arguments(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], encoding: str = "pickle", *, of: str = ""
+    args: Sequence[Any], kwargs: Mapping[str, Any], encoding: str = "pickle", *, of: str = ""
 ) -> Payload:
     """Write the arguments of a call.
 
@@ -44,7 +45,9 @@ def encode_arguments(
         SerializationError: Names the argument that cannot be written, and why.
     """
     encode = _encoder(encoding)
-    value = (args, dict(kwargs)) if encoding == "pickle" else {"args": list(args), "kwargs": dict(kwargs)}
+    value = (
+        (tuple(args), dict(kwargs)) if encoding == "pickle" else {"args": list(args), "kwargs": dict(kwargs)}
+    )
     try:
         return encode(value)
     except Exception as error:  # user-defined __reduce__ may raise anything
@@ -134,7 +137,7 @@ def _decode(payload: Payload, what: str, *, allow_pickle: bool) -> Any:
 
 
 def _argument_error(
-    args: tuple[Any, ...],
+    args: Sequence[Any],
     kwargs: Mapping[str, Any],
     encode: Callable[[Any], Payload],
     of: str,
@@ -147,7 +150,7 @@ def _argument_error(
     for name, value in named:
         try:
             encode(value)
-        except Exception as culprit:  # as above
+        except Exception as culprit:  # noqa: BLE001 - as above
             return SerializationError(
                 f"{name}{suffix} ({type(value).__qualname__}) cannot be serialised: {_why(culprit)}"
             )
@@ -222,12 +225,27 @@ def _to_json(value: Any) -> Payload:
 
 
 def _json_default(value: Any) -> Any:
-    """Values that have one obvious JSON form: numpy's, and pydantic models."""
+    if isinstance(value, (bytes, bytearray)):
+        return value.decode()
     if _is_number_array(value):
         return value.tolist()
-    if hasattr(value, "model_dump") and not isinstance(value, type):
-        return value.model_dump(mode="json")
-    raise TypeError(f"{type(value).__qualname__} has no JSON form")
+    return _obvious_form(value, "JSON")
+
+
+def _obvious_form(value: Any, encoding: str) -> Any:
+    """What models, dataclasses, sets, mappings and dates look like outside Python."""
+    if not isinstance(value, type):
+        if hasattr(value, "model_dump"):
+            return value.model_dump(mode="json")
+        if dataclasses.is_dataclass(value):
+            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        if isinstance(value, (set, frozenset)):
+            return list(value)
+        if isinstance(value, Mapping):
+            return dict(value)
+        if hasattr(value, "isoformat"):
+            return value.isoformat()
+    raise TypeError(f"{type(value).__qualname__} has no {encoding} form")
 
 
 def _to_msgpack(value: Any) -> Payload:
@@ -245,9 +263,7 @@ def _msgpack_default(value: Any) -> Any:
             return value.tolist()  # a scalar
         content = {"dtype": value.dtype.str, "shape": list(value.shape), "data": value.tobytes()}
         return msgpack.ExtType(NUMPY_EXTENSION, msgpack.packb(content, use_bin_type=True))
-    if hasattr(value, "model_dump") and not isinstance(value, type):
-        return value.model_dump(mode="json")
-    raise TypeError(f"{type(value).__qualname__} has no MessagePack form")
+    return _obvious_form(value, "MessagePack")
 
 
 def _from_msgpack(data: bytes) -> Any:

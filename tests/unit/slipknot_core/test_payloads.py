@@ -1,12 +1,16 @@
 """Values travel unchanged, and what cannot travel is named."""
 
+import dataclasses
+import datetime
 import pickle
 import threading
 from typing import Any
 
 import msgpack
 import numpy
+import pydantic
 import pytest
+import starlette.datastructures
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,15 +73,40 @@ def test_numpy_becomes_lists_and_numbers_in_json() -> None:
     assert payload.json == b'{"a":[[1.0,0.0],[0.0,1.0]],"n":3}'
 
 
+class Point(pydantic.BaseModel):
+    """A model."""
+
+    x: int
+
+
+@dataclasses.dataclass
+class Pair:
+    """A dataclass with something in it."""
+
+    left: Point
+    right: Any
+
+
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
-def test_pydantic_models_become_maps(encoding: str) -> None:
-    """A model has an obvious form outside Python."""
-    from pydantic import BaseModel
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        ([Point(x=1)], [{"x": 1}]),
+        (Pair(Point(x=1), {2}), {"left": {"x": 1}, "right": [2]}),
+        (starlette.datastructures.QueryParams("k=qp"), {"k": "qp"}),
+        (datetime.date(2024, 1, 2), "2024-01-02"),
+    ],
+)
+def test_what_has_an_obvious_form_takes_it(value: Any, form: Any, encoding: str) -> None:
+    """Models, dataclasses, sets, mappings and dates need no conversion by the user."""
+    assert payloads.decode_value(payloads.encode_value(value, encoding)) == form
 
-    class Point(BaseModel):
-        x: int
 
-    assert payloads.decode_value(payloads.encode_value([Point(x=1)], encoding)) == [{"x": 1}]
+def test_text_in_bytes_is_text_in_json() -> None:
+    """JSON has no bytes; what is no text is refused."""
+    assert payloads.encode_value([b"text"], "json").json == b'["text"]'
+    with pytest.raises(SerializationError, match="UnicodeDecodeError"):
+        payloads.encode_value([b"\xff"], "json")
 
 
 def test_classes_without_an_import_path_travel_by_value() -> None:
@@ -125,7 +154,7 @@ def test_an_error_of_ours_inside_a_value_keeps_its_text() -> None:
 
 @pytest.mark.parametrize(
     ("value", "encoding"),
-    [(float("nan"), "json"), (2**70, "msgpack"), ({1, 2}, "json"), (object, "msgpack")],
+    [(float("nan"), "json"), (2**70, "msgpack"), (1j, "json"), (object, "msgpack")],
 )
 def test_results_without_a_form_are_refused(value: Any, encoding: str) -> None:
     """The message names the type and the encoding."""
