@@ -1,15 +1,17 @@
 """This process's connection to its cluster: one event loop with gRPC, a dispatcher, and the controller's API.
 
-A driver gets a background thread with a loop; replicas and test clusters bring the loop they run on. A context variable
-comes first, because in a test cluster several replicas live in one process; elsewhere it is unset.
+A driver gets a background thread with a loop; replicas and test clusters bring the loop they run on. A context
+variable comes first, because in a test cluster several replicas live in one process; elsewhere it is unset.
 """
 
 import asyncio
+import atexit
 import contextvars
-import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError as FutureCancelledError
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from slipknot_core.errors import ControllerUnavailableError, SlipknotServeException
@@ -18,12 +20,16 @@ from slipknot_core.routing.snapshot import Snapshot
 from slipknot_core.settings import cluster_settings
 from slipknot_proto.v1 import controller_pb2_grpc
 
-logger = logging.getLogger("slipknot.serve")
-
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 10.0
 """For the first snapshot of a cluster."""
+
+CLOSE_TIMEOUT_S = 2.0
+"""For those who wait to hear that their connection was closed."""
+
+NO_CLUSTER = "there is no cluster: call serve.run or serve.start first, or set SLIPKNOT_ADDRESS"
+CLOSED = "the connection to the cluster is closed; call serve.run or serve.start for a new one"
 
 connection_var: "contextvars.ContextVar[Connection | None]" = contextvars.ContextVar(
     "slipknot_connection", default=None
@@ -48,17 +54,18 @@ class Connection:
         self.dispatcher = dispatcher
         self.app_name = app_name
         self.controller = controller_pb2_grpc.ControllerServiceStub(dispatcher.channel)
-        self.is_closed = False
+        self._is_closed = False
+        self._posting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def __repr__(self) -> str:
-        return f"<Connection to {self.dispatcher.controller_address}>"
+        return f"<Connection to {self.dispatcher.controller_address}{' (closed)' if self.is_closed else ''}>"
 
     @classmethod
     def on_loop(
         cls, loop: asyncio.AbstractEventLoop, dispatcher: Dispatcher, *, app_name: str = ""
     ) -> "Connection":
-        """Make one for a dispatcher that was started on `loop`; call it there."""
+        """Make one for a dispatcher that was started on `loop`, and is stopped by whoever started it."""
         return cls(loop, dispatcher, app_name)
 
     @property
@@ -66,9 +73,26 @@ class Connection:
         """The calling code runs on the connection's loop."""
         return asyncio._get_running_loop() is self.loop
 
+    @property
+    def is_closed(self) -> bool:
+        """It takes no calls any more."""
+        return self._is_closed or self.loop.is_closed()
+
     def snapshot(self) -> Snapshot:
         """The last routing snapshot."""
         return self.dispatcher.snapshot
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Start a coroutine on the loop; cancelling the future cancels it.
+
+        Raises:
+            SlipknotServeException: The connection is closed.
+        """
+        with self._posting:  # what comes before `close` is on the loop before what closes it
+            if self.is_closed:
+                coroutine.close()
+                raise SlipknotServeException(CLOSED)
+            return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
         """Run a coroutine on the connection's loop and wait for its result, from another thread.
@@ -76,35 +100,67 @@ class Connection:
         Raises:
             RuntimeError: Called on the loop itself, which would wait for itself.
             TimeoutError: It took longer; it is cancelled.
+            SlipknotServeException: The connection is closed, or was closed in the meantime.
         """
         if self.is_on_loop:
             coroutine.close()
-            raise RuntimeError("this call blocks, and its event loop is the one it waits for; use asyncio.to_thread")
-        if self.is_closed:
-            coroutine.close()
-            raise SlipknotServeException("the connection to the cluster is closed; call serve.run or serve.start")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+            raise RuntimeError(
+                "this call waits, and the asyncio event loop it is made in is the one it waits for; "
+                "use asyncio.to_thread"
+            )
+        future = self.submit(coroutine)
         try:
             return future.result(timeout_s)
-        except BaseException:
-            future.cancel()
-            raise
+        except FutureCancelledError:
+            raise SlipknotServeException(CLOSED) from None
+        finally:
+            future.cancel()  # for a timeout or Ctrl-C; afterwards without effect
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call on the loop: now if this is it, soon otherwise. A closed connection takes no calls any more."""
+        """Call on the loop: now if this is it, soon otherwise.
+
+        Raises:
+            SlipknotServeException: The connection is closed.
+        """
         if self.is_on_loop:
             callback(*args)
-        elif not self.is_closed:
+        else:
+            self.post(callback, *args)
+
+    def post(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call on the loop, but not within this call; may be called from a finaliser.
+
+        Raises:
+            SlipknotServeException: The connection is closed.
+        """
+        if self.is_closed:
+            raise SlipknotServeException(CLOSED)
+        try:
             self.loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:  # closed a moment ago
+            raise SlipknotServeException(CLOSED) from None
 
     def close(self) -> None:
-        """End it, if it has a thread of its own; calls under way fail. Twice is fine."""
-        if self._thread is None or self.is_closed:
+        """End it, if it has a thread of its own; whoever waits is told so. Twice is fine."""
+        if self._thread is None or self._is_closed:
             return
-        asyncio.run_coroutine_threadsafe(self.dispatcher.stop(), self.loop).result(CONNECT_TIMEOUT_S)
-        self.is_closed = True
+        with self._posting:
+            self._is_closed = True
+            closing = asyncio.run_coroutine_threadsafe(self._close(), self.loop)
+        closing.result(CONNECT_TIMEOUT_S)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(CONNECT_TIMEOUT_S)
+
+    async def _close(self) -> None:
+        await self.dispatcher.stop()
+        # All exchanges have failed by now: those who wait for them hear it; then stragglers are cancelled.
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if tasks:
+            _, tasks = await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S)
 
 
 def current_or_none() -> Connection | None:
@@ -120,7 +176,7 @@ def current() -> Connection:
     """
     connection = connection_var.get() or _process_connection or connect_from_environment()
     if connection is None:
-        raise SlipknotServeException("there is no cluster: call serve.run or serve.start first, or set SLIPKNOT_ADDRESS")
+        raise SlipknotServeException(NO_CLUSTER)
     return connection
 
 
@@ -153,11 +209,9 @@ def connect_from_environment() -> Connection | None:
 
 def disconnect() -> None:
     """Close this process's connection; without one a no-op."""
-    global _process_connection
-    with _lock:
-        connection, _process_connection = _process_connection, None
-        if connection is not None:
-            connection.close()
+    connection = install(None)
+    if connection is not None:
+        connection.close()
 
 
 def install(connection: Connection | None) -> Connection | None:
@@ -168,7 +222,7 @@ def install(connection: Connection | None) -> Connection | None:
         return before
 
 
-# --- inside ---------------------------------------------------------------------------------------------------------
+# --- inside ---------------------------------------------------------------------------------------------
 
 
 def _open(address: str, token: str) -> Connection:
@@ -179,24 +233,25 @@ def _open(address: str, token: str) -> Connection:
     thread.start()
     dispatcher = Dispatcher(address, watcher=f"driver:{os.getpid()}", token=token)
     try:
-        asyncio.run_coroutine_threadsafe(_start(dispatcher), loop).result(CONNECT_TIMEOUT_S + 1)
-        connection = asyncio.run_coroutine_threadsafe(_wrap(loop, dispatcher), loop).result(CONNECT_TIMEOUT_S)
-    except TimeoutError:
+        connection = asyncio.run_coroutine_threadsafe(_start(loop, dispatcher), loop).result()
+    except BaseException:
         asyncio.run_coroutine_threadsafe(dispatcher.stop(), loop).result(CONNECT_TIMEOUT_S)
         loop.call_soon_threadsafe(loop.stop)
-        raise ControllerUnavailableError(
-            f"no controller answers at {address!r}; start one with `slipknot start`, or check the address"
-        ) from None
+        thread.join(CONNECT_TIMEOUT_S)
+        raise
     connection._thread = thread
     return connection
 
 
-async def _start(dispatcher: Dispatcher) -> None:
+async def _start(loop: asyncio.AbstractEventLoop, dispatcher: Dispatcher) -> Connection:
     await dispatcher.start()
-    await dispatcher.wait_for(lambda snapshot: snapshot.epoch > 0, CONNECT_TIMEOUT_S)
-
-
-async def _wrap(loop: asyncio.AbstractEventLoop, dispatcher: Dispatcher) -> Connection:
+    try:
+        await dispatcher.wait_for(lambda snapshot: snapshot.epoch > 0, CONNECT_TIMEOUT_S)
+    except TimeoutError:
+        raise ControllerUnavailableError(
+            f"no controller answers at {dispatcher.controller_address!r}; start one with `slipknot start`, "
+            "or check the address and SLIPKNOT_CLUSTER_TOKEN"
+        ) from None
     return Connection(loop, dispatcher)
 
 
@@ -204,6 +259,19 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
+        loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         asyncio.set_event_loop(None)
         loop.close()
+
+
+def _forget_after_fork() -> None:
+    """A forked child has none of the parent's threads; with its connection it would wait for ever."""
+    global _lock, _process_connection
+    _lock, _process_connection = threading.RLock(), None
+
+
+# gRPC's threads must be gone before the interpreter is.
+atexit.register(disconnect)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

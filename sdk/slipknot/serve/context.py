@@ -7,6 +7,7 @@ from typing import Any
 
 from slipknot_core import request_context
 from slipknot_core.errors import SlipknotServeException
+from slipknot_core.request_context import RequestContext
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
 __all__ = [
@@ -17,6 +18,9 @@ __all__ = [
     "get_replica_context",
     "get_request_context",
 ]
+
+
+_NO_REQUEST = RequestContext(request_id="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +53,63 @@ class ReplicaContext:
         return self.servable()
 
 
-@dataclass(frozen=True, slots=True)
 class RequestContextView:
-    """The request that this code runs in; empty outside one. A snapshot: ask again for news.
+    """The request that this code runs in; empty outside one. Live: `cancel_reason` changes when it is cancelled."""
 
-    Args:
-        request_id: From the client's `x-request-id`, or made at the edge; the same at every hop.
-        route: Route prefix with the matched template; of the HTTP request that all this began with.
-        app_name: This hop's application.
-        multiplexed_model_id: Model the caller asked for.
-        session_id: Session the caller named.
-        cancel_reason: Why it was cancelled, for example "CLIENT_DISCONNECTED" or "DEADLINE_EXCEEDED"; None if it was not.
-        cancel_origin: The hop where the cancellation began.
-        remaining_s: Seconds left until its deadline; None without one.
-    """
+    __slots__ = ("_request",)
 
-    request_id: str = ""
-    route: str = ""
-    app_name: str = ""
-    multiplexed_model_id: str = ""
-    session_id: str = ""
-    cancel_reason: str | None = None
-    cancel_origin: str = ""
-    remaining_s: float | None = None
-    grpc_context: Any = None
+    def __init__(self, request: RequestContext | None = None) -> None:
+        self._request = request or _NO_REQUEST
+
+    def __repr__(self) -> str:
+        reason = f", cancelled: {self.cancel_reason}" if self.cancel_reason else ""
+        return f"<RequestContextView {self.request_id!r} of {self.app_name!r}{reason}>"
+
+    @property
+    def request_id(self) -> str:
+        """From the client's `x-request-id`, or made at the edge; the same at every hop."""
+        return self._request.request_id
+
+    @property
+    def route(self) -> str:
+        """Route prefix with the matched template, of the HTTP request that all this began with."""
+        return self._request.route
+
+    @property
+    def app_name(self) -> str:
+        """This hop's application."""
+        return self._request.app_name
+
+    @property
+    def multiplexed_model_id(self) -> str:
+        """The model that the caller asked for; empty if none."""
+        return self._request.multiplexed_model_id
+
+    @property
+    def session_id(self) -> str:
+        """The session that the caller named; empty if none."""
+        return self._request.session_id
+
+    @property
+    def cancel_reason(self) -> str | None:
+        """Why it was cancelled, for example "CLIENT_DISCONNECTED" or "DEADLINE_EXCEEDED"; None if it was not."""
+        reason = self._request.cancel_reason
+        return None if reason is None else CancelReason.Name(reason).removeprefix("CANCEL_REASON_")
+
+    @property
+    def cancel_origin(self) -> str:
+        """The hop where the cancellation began; empty if there was none."""
+        return self._request.cancel_origin
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds left until its deadline, never negative; None without one."""
+        return self._request.deadline.timeout_s()
+
+    @property
+    def grpc_context(self) -> None:
+        """Always None: user-defined gRPC services are not served."""
+        return None
 
 
 class _CurrentRequest:
@@ -85,7 +122,9 @@ class _CurrentRequest:
 
 _serve_request_context = _CurrentRequest()
 
-_replica: contextvars.ContextVar[ReplicaContext | None] = contextvars.ContextVar("slipknot_replica", default=None)
+_replica: contextvars.ContextVar[ReplicaContext | None] = contextvars.ContextVar(
+    "slipknot_replica", default=None
+)
 _process_replica: ReplicaContext | None = None
 
 
@@ -95,28 +134,21 @@ def get_replica_context() -> ReplicaContext:
     Raises:
         SlipknotServeException: It runs in none.
     """
-    replica = _replica.get() or _process_replica
+    replica = _replica_context_or_none()
     if replica is None:
-        raise SlipknotServeException("`serve.get_replica_context()` may only be called from within a deployment.")
+        raise SlipknotServeException(
+            "`serve.get_replica_context()` may only be called from within a deployment."
+        )
     return replica
+
+
+def _replica_context_or_none() -> ReplicaContext | None:
+    return _replica.get() or _process_replica
 
 
 def get_request_context() -> RequestContextView:
     """Tell which request this code runs in; an empty one outside."""
-    request = request_context.current.get()
-    if request is None:
-        return RequestContextView()
-    reason = request.cancel_reason
-    return RequestContextView(
-        request_id=request.request_id,
-        route=request.route,
-        app_name=request.app_name,
-        multiplexed_model_id=request.multiplexed_model_id,
-        session_id=request.session_id,
-        cancel_reason=None if reason is None else CancelReason.Name(reason).removeprefix("CANCEL_REASON_"),
-        cancel_origin=request.cancel_origin,
-        remaining_s=request.deadline.timeout_s(),
-    )
+    return RequestContextView(request_context.current.get())
 
 
 _get_serve_request_context = get_request_context
