@@ -25,6 +25,15 @@ def main() -> None:
     run_replica(ReplicaLaunch.from_proto(spec_pb2.ReplicaLaunch.FromString(data)))
 
 
+def run_replica_from_fd(fd: int) -> None:
+    """Run the replica whose `ReplicaLaunch` is all that the file `fd` holds (after a fork from the zygote)."""
+    from slipknot_proto.v1 import spec_pb2
+
+    with os.fdopen(fd, "rb") as file:
+        data = file.read()
+    run_replica(ReplicaLaunch.from_proto(spec_pb2.ReplicaLaunch.FromString(data)))
+
+
 def run_replica(launch: ReplicaLaunch) -> None:
     """Run one replica in this process and exit; the process must not have used gRPC before."""
     from slipknot_core.logs import LoggingSettings, configure_logging

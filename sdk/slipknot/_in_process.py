@@ -1,31 +1,31 @@
 """All roles of a cluster on one event loop. With `_local.py` the only module that may name all of them."""
 
 import asyncio
-import contextvars
 import logging
 import os
-from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
-import grpc.aio
-
 from slipknot_controller.main import Controller, ControllerConfig
-from slipknot_core.failures import format_traceback
 from slipknot_core.ids import short_id
 from slipknot_core.routing.dispatcher import Dispatcher
-from slipknot_core.rpc.channel import new_channel
 from slipknot_core.runtime_dir import RuntimeDir
-from slipknot_core.spec import ImportSource, ReplicaLaunch
+from slipknot_core.spec import ReplicaLaunch
 from slipknot_core.tasks import TaskOwner
-from slipknot_proto.v1 import registry_pb2, registry_pb2_grpc
+from slipknot_proto.v1 import registry_pb2
 from slipknot_proxy.main import Proxy, ProxyConfig
+from slipknot_replica.builder import build
 from slipknot_replica.lifecycle import ReplicaLifecycle
 from slipknot_replica.loading import load_user_code
+from slipknot_replica.node_session import NodeSession
 
 from ._cluster_options import ClusterOptions
 from ._connection import Connection
 
 logger = logging.getLogger("slipknot.serve")
+
+JOIN_TIMEOUT_S = 10.0
+STOP_GRACE_S = 0.5
 
 
 class Roles:
@@ -100,87 +100,58 @@ class Roles:
 
 
 class InProcessNode:
-    """A node agent whose replicas are tasks instead of processes. It speaks the same RegistryService."""
+    """A node whose replicas are tasks instead of processes; it joins the controller like any other."""
 
     def __init__(self, controller_address: str, socket_dir: str) -> None:
         self.node_id = f"test-{short_id()}"
-        self._controller_address = controller_address
         self._socket_dir = socket_dir
-        self._tasks = TaskOwner(f"node {self.node_id}")
-        self._replica_tasks = TaskOwner(f"replicas of {self.node_id}")
+        self._session = NodeSession(controller_address, self.node_id, self)
+        self._tasks = TaskOwner(f"replicas of {self.node_id}")
         self._replicas: dict[str, ReplicaLifecycle] = {}
-        self._outbox: asyncio.Queue[registry_pb2.JoinNodeRequest] = asyncio.Queue(maxsize=1024)
-        self._welcomed = asyncio.Event()
-        self._channel: grpc.aio.Channel | None = None
 
     async def start(self) -> None:
         """Join the controller."""
-        self._channel = new_channel(self._controller_address)
-        self._tasks.spawn(self._serve(self._channel), "serve")
-        async with asyncio.timeout(10):
-            await self._welcomed.wait()
+        await self._session.start()
+        async with asyncio.timeout(JOIN_TIMEOUT_S):
+            await self._session.welcomed.wait()
 
     async def stop(self) -> None:
-        """Stop all replicas, then leave."""
+        """Stop all replicas, then leave; twice is fine."""
         for lifecycle in self._replicas.values():
-            lifecycle.request_stop(0.5)
+            lifecycle.request_stop(STOP_GRACE_S)
         while self._replicas:
             await asyncio.sleep(0.005)
+        await self._session.stop()
         await self._tasks.stop()
-        await self._replica_tasks.stop()
-        if self._channel is not None:
-            await self._channel.close(None)
 
     def replica_servers(self) -> list[Any]:
         """The servers of the replicas that run."""
         return [lifecycle.server for lifecycle in self._replicas.values() if lifecycle.server is not None]
 
-    async def _serve(self, channel: grpc.aio.Channel) -> None:
-        stub = registry_pb2_grpc.RegistryServiceStub(channel)
-        while True:
-            call = stub.JoinNode(self._requests())
-            try:
-                async for response in call:
-                    self._on_response(response)
-            except grpc.aio.AioRpcError as error:
-                logger.debug("controller_lost %s", error.code().name)
-            finally:
-                call.cancel()
-            await asyncio.sleep(0.05)
+    # --- the `Machine` protocol -------------------------------------------------------------------------------------
 
-    async def _requests(self) -> AsyncIterator[registry_pb2.JoinNodeRequest]:
-        hello = registry_pb2.NodeHello(
-            node_id=self.node_id, hostname="localhost", pid=os.getpid(), replica_ids=list(self._replicas)
-        )
-        yield registry_pb2.JoinNodeRequest(hello=hello)
-        while True:
-            yield await self._outbox.get()
+    def replica_ids(self) -> list[str]:
+        """Those that run."""
+        return list(self._replicas)
 
-    def _on_response(self, response: registry_pb2.JoinNodeResponse) -> None:
-        match response.WhichOneof("message"):
-            case "welcome":
-                self._welcomed.set()
-            case "start_replica":
-                self._start_replica(ReplicaLaunch.from_proto(response.start_replica.launch))
-            case "stop_replica":
-                lifecycle = self._replicas.get(response.stop_replica.replica_id)
-                if lifecycle is not None:
-                    lifecycle.request_stop(response.stop_replica.grace_s)
-            case "build_application":
-                self._tasks.spawn(self._build(response.build_application), "build")
-            case _:
-                pass
-
-    def _start_replica(self, launch: ReplicaLaunch) -> None:
-        from dataclasses import replace
-
+    def start_replica(self, launch: ReplicaLaunch) -> None:
+        """Start one as a task, with a context of its own: what it sets there must not be seen by the next."""
         if launch.replica_id in self._replicas:
             return
         launch = replace(launch, socket_dir=self._socket_dir)
         lifecycle = ReplicaLifecycle(launch, lambda: load_user_code(launch))
         self._replicas[launch.replica_id] = lifecycle
-        # A context of its own: what one replica sets there must not be seen by the next.
-        contextvars.copy_context().run(self._replica_tasks.spawn, self._run(launch.replica_id, lifecycle), "replica")
+        self._tasks.spawn(self._run(launch.replica_id, lifecycle), "replica")
+
+    def stop_replica(self, replica_id: str, grace_s: float) -> None:
+        """Ask one to end; nothing can force it."""
+        lifecycle = self._replicas.get(replica_id)
+        if lifecycle is not None:
+            lifecycle.request_stop(grace_s)
+
+    async def build(self, command: registry_pb2.BuildApplication) -> registry_pb2.BuildResult:
+        """Build an application in a thread."""
+        return await asyncio.to_thread(build, command)
 
     async def _run(self, replica_id: str, lifecycle: ReplicaLifecycle) -> None:
         exit_code = 1
@@ -188,24 +159,4 @@ class InProcessNode:
             exit_code = 0 if await lifecycle.run() else 1
         finally:
             del self._replicas[replica_id]
-            exited = registry_pb2.ReplicaExited(replica_id=replica_id, exit_code=exit_code)
-            self._outbox.put_nowait(registry_pb2.JoinNodeRequest(replica_exited=exited))
-
-    async def _build(self, command: registry_pb2.BuildApplication) -> None:
-        import json
-
-        from ._graph import build_from_import_path
-
-        result = registry_pb2.BuildResult(build_id=command.build_id)
-        try:
-            spec = await asyncio.to_thread(
-                build_from_import_path,
-                ImportSource.from_proto(command.source),
-                name=command.name,
-                route_prefix=command.route_prefix if command.has_route_prefix else None,
-                overrides=json.loads(command.overrides_json or "[]"),
-            )
-            result.application.CopyFrom(spec.to_proto())
-        except Exception as error:  # importing the user's code may raise anything; the controller shows it
-            result.error = format_traceback(error)
-        self._outbox.put_nowait(registry_pb2.JoinNodeRequest(build_result=result))
+            self._session.replica_exited(replica_id, exit_code)

@@ -1,0 +1,140 @@
+"""The node agent's process: `python -m slipknot_replica.node_main --config-json '{…}'`.
+
+The order matters: the zygote is forked first, while this process has one thread and has not touched gRPC.
+"""
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from slipknot_core.lifeline import Lifeline, follow
+
+STOP_GRACE_S = 20.0
+"""For replicas to drain when the agent is told to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """Options of one node agent. The fields are the keys of `--config-json`."""
+
+    controller_address: str
+    node_id: str
+    socket_dir: str = ""
+    token: str = ""
+    num_cpus: float = 0.0
+    """Offered CPUs; 0: all of the machine."""
+    labels: dict[str, str] = field(default_factory=dict)
+    lifeline_fd: int | None = None
+    """The agent dies with whoever holds the other end."""
+    ready_fd: int | None = None
+    """Where "ready\\n" is written once the node has joined."""
+    logging_json: str = ""
+
+    @classmethod
+    def from_json(cls, text: str) -> "NodeConfig":
+        """Read the options.
+
+        Raises:
+            ValueError: Names what is missing or unknown.
+        """
+        values: dict[str, Any] = json.loads(text)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"options of the node agent: {error}") from None
+
+
+def main() -> None:
+    """Run a node agent until it is told to end."""
+    parser = argparse.ArgumentParser(prog="slipknot node")
+    parser.add_argument("--config-json", required=True, help="options as JSON; see NodeConfig")
+    config = NodeConfig.from_json(parser.parse_args().config_json)
+    connection, lifeline = _fork_zygote(config)
+    if config.lifeline_fd is not None:
+        follow(config.lifeline_fd)
+    _run(config, connection, lifeline)
+
+
+def _fork_zygote(config: NodeConfig) -> tuple[socket.socket, Lifeline]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    lifeline = Lifeline()
+    child_fd = lifeline.child_fd
+    if os.fork() == 0:
+        ours.close()
+        for fd in (config.lifeline_fd, config.ready_fd):
+            if fd is not None:
+                os.close(fd)
+        os.setpgid(0, 0)
+        from .zygote import run_zygote
+
+        run_zygote(theirs, child_fd)
+    theirs.close()
+    lifeline.handed_over()
+    return ours, lifeline
+
+
+def _run(config: NodeConfig, connection: socket.socket, lifeline: Lifeline) -> None:
+    import asyncio
+
+    import uvloop
+
+    from slipknot_core.logs import LoggingSettings, configure_logging
+
+    configure_logging("node", str(os.getpid()), LoggingSettings.from_json(config.logging_json))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(config, connection, lifeline))
+    sys.stdout.flush()
+
+
+async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeline) -> None:
+    import asyncio
+
+    from slipknot_core.output import OutputPump, write_fd
+
+    from .node_session import NodeSession
+    from .process import ProcessMachine, ZygoteLink
+
+    loop = asyncio.get_running_loop()
+    stop_wanted = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop_wanted.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C in the console is the launcher's to handle
+    zygote = ZygoteLink(connection, lifeline)
+    zygote.listen()
+    pump = OutputPump(write_fd)
+    pump.start()
+    machine = ProcessMachine(
+        zygote, pump, config.socket_dir, lambda *news: session.replica_exited(*news)
+    )
+    session = NodeSession(
+        config.controller_address,
+        config.node_id,
+        machine,
+        token=config.token,
+        num_cpus=config.num_cpus,
+        labels=config.labels,
+    )
+    await session.start()
+    welcome = asyncio.ensure_future(session.welcomed.wait())
+    welcome.add_done_callback(lambda _: _say_ready(config.ready_fd))
+    await stop_wanted.wait()
+    welcome.cancel()
+    await machine.stop(STOP_GRACE_S)
+    await asyncio.sleep(0.05)  # let the news of the last exits out
+    await session.stop()
+    zygote.close()
+    pump.stop()
+
+
+def _say_ready(fd: int | None) -> None:
+    if fd is not None:
+        os.write(fd, b"ready\n")
+        os.close(fd)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""A node's lease: the stream to the controller over which it is told what to start, stop and build.
+
+Reconnects for as long as the node lives, and then says which replicas it has: a controller that was away starts none anew.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Protocol
+
+import grpc.aio
+
+from slipknot_core.rpc.channel import new_channel, token_metadata
+from slipknot_core.spec import ReplicaLaunch
+from slipknot_core.tasks import TaskOwner
+from slipknot_proto.v1 import registry_pb2, registry_pb2_grpc
+
+logger = logging.getLogger("slipknot.serve")
+
+FIRST_RECONNECT_S = 0.05
+MAX_RECONNECT_S = 0.5
+
+Request = registry_pb2.JoinNodeRequest
+
+
+class Machine(Protocol):
+    """What a node can do with replicas."""
+
+    def replica_ids(self) -> list[str]:
+        """Those that run."""
+
+    def start_replica(self, launch: ReplicaLaunch) -> None:
+        """Start one; one that runs already is left alone."""
+
+    def stop_replica(self, replica_id: str, grace_s: float) -> None:
+        """Ask one to end, and force it after `grace_s`."""
+
+    async def build(self, command: registry_pb2.BuildApplication) -> registry_pb2.BuildResult:
+        """Build an application."""
+
+
+class NodeSession:
+    """Keeps one node joined. `repr` tells the node."""
+
+    def __init__(
+        self,
+        controller_address: str,
+        node_id: str,
+        machine: Machine,
+        *,
+        token: str = "",
+        num_cpus: float = 0.0,
+        memory_bytes: int = 0,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        self.node_id = node_id
+        self.welcomed = asyncio.Event()
+        self._address = controller_address
+        self._machine = machine
+        self._token = token
+        self._hello = registry_pb2.NodeHello(
+            node_id=node_id,
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            num_cpus=num_cpus or float(os.cpu_count() or 1),
+            memory_bytes=memory_bytes,
+            labels=labels,
+        )
+        self._tasks = TaskOwner(f"node {node_id}")
+        self._news: list[Request] = []
+        self._wake = asyncio.Event()
+        self._channel: grpc.aio.Channel | None = None
+
+    def __repr__(self) -> str:
+        return f"<NodeSession {self.node_id}: {len(self._machine.replica_ids())} replicas>"
+
+    async def start(self) -> None:
+        """Join in the background."""
+        self._channel = new_channel(self._address, self._token)
+        self._tasks.spawn(self._keep_joined(self._channel), "join")
+
+    async def stop(self) -> None:
+        """Leave; twice is fine."""
+        await self._tasks.stop()
+        if self._channel is not None:
+            await self._channel.close(None)
+
+    def replica_exited(self, replica_id: str, exit_code: int, detail: str = "") -> None:
+        """Tell the controller that a replica's process has ended."""
+        exited = registry_pb2.ReplicaExited(replica_id=replica_id, exit_code=exit_code, detail=detail)
+        self._put(Request(replica_exited=exited))
+
+    def _put(self, request: Request) -> None:
+        self._news.append(request)
+        self._wake.set()
+
+    async def _keep_joined(self, channel: grpc.aio.Channel) -> None:
+        stub = registry_pb2_grpc.RegistryServiceStub(channel)
+        pause_s = FIRST_RECONNECT_S
+        while True:
+            self._news.clear()  # what has exited meanwhile is missing in the hello
+            call = stub.JoinNode(self._requests(), metadata=token_metadata(self._token))
+            try:
+                async for response in call:
+                    pause_s = FIRST_RECONNECT_S
+                    self._on_response(response)
+            except grpc.aio.AioRpcError as error:
+                logger.debug("controller_lost %s", error.code().name)
+            finally:
+                call.cancel()
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, MAX_RECONNECT_S)
+
+    async def _requests(self) -> AsyncIterator[Request]:
+        del self._hello.replica_ids[:]
+        self._hello.replica_ids.extend(self._machine.replica_ids())
+        yield Request(hello=self._hello)
+        while True:
+            while self._news:
+                yield self._news.pop(0)
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _on_response(self, response: registry_pb2.JoinNodeResponse) -> None:
+        match response.WhichOneof("message"):
+            case "welcome":
+                self.welcomed.set()
+            case "start_replica":
+                self._machine.start_replica(ReplicaLaunch.from_proto(response.start_replica.launch))
+            case "stop_replica":
+                self._machine.stop_replica(response.stop_replica.replica_id, response.stop_replica.grace_s)
+            case "build_application":
+                self._tasks.spawn(self._build(response.build_application), "build")
+            case _:
+                pass
+
+    async def _build(self, command: registry_pb2.BuildApplication) -> None:
+        self._put(Request(build_result=await self._machine.build(command)))
+
+
+OnExit = Callable[[str, int, str], None]
+"""Is told of a replica that has ended: (replica id, exit code, last words)."""
