@@ -29,7 +29,8 @@ class _Node:
 
 
 class RouteTable:
-    """The routes of one snapshot. `match` takes time in the length of the path, whatever the number of routes.
+    """The routes of one snapshot. `match` takes time in the length of the path, whatever the number of
+    routes.
 
     `repr` tells the prefixes.
     """
@@ -50,7 +51,10 @@ class RouteTable:
         return cls(
             {
                 app.route_prefix: Route(
-                    app.route_prefix, app.name, DeploymentId(app.name, app.ingress_deployment), app.unavailable
+                    app.route_prefix,
+                    app.name,
+                    DeploymentId(app.name, app.ingress_deployment),
+                    app.unavailable,
                 )
                 for app in snapshot.applications.values()
                 if app.route_prefix is not None

@@ -1,0 +1,253 @@
+"""The proxy's ASGI application: built-in endpoints, routing, and one exchange for each request.
+
+HTTP goes through the `HttpCycle` that our protocol puts into the scope, not through `receive` and `send`:
+that saves a task for each request and says exactly when the client leaves. WebSockets are plain ASGI.
+"""
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from slipknot_core import request_context
+from slipknot_core.deadline import Deadline
+from slipknot_core.request_context import RequestContext
+from slipknot_core.routing.exchange import Exchange
+from slipknot_core.routing.route_table import Route, RouteTable
+from slipknot_core.routing.snapshot import Snapshot
+from slipknot_core.tasks import TaskOwner
+from slipknot_proto.v1 import replica_pb2
+from slipknot_proto.v1.payload_pb2 import CancelReason
+
+from . import failure_response, request_headers
+from .config import ProxyConfig
+from .failure_response import FailureResponse
+from .http_cycle import EXTENSION, HttpCycle
+from .http_request import FIRST_BODY_BYTES, HttpRequest
+from .upload import Upload
+from .websocket import WebSocket
+
+NOT_POPULATED = FailureResponse(503, "Route table is not populated yet.")
+DRAINING = FailureResponse(503, "This node is being drained.")
+
+MAX_LOGGED_PATH_CHARS = 200
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Cancellable(Protocol):
+    """A request under way."""
+
+    def cancel(self, reason: CancelReason) -> None:
+        """End it."""
+
+
+class OpenExchange(Protocol):
+    """`Dispatcher.open`."""
+
+    def __call__(self, deployment_id: Any, open_: replica_pb2.Open, deadline: Deadline) -> Exchange:
+        """Begin an exchange."""
+
+
+class ProxyApp:
+    """Serves requests. `repr` tells the routes and how many requests are under way.
+
+    Args:
+        config: The proxy's options.
+        open_exchange: Sends a request to a deployment.
+    """
+
+    def __init__(self, config: ProxyConfig, open_exchange: OpenExchange) -> None:
+        self.routes = RouteTable({})
+        self.is_draining = False
+        self.origin = f"proxy:{config.node_id or 'local'}:{os.getpid()}"
+        """Who cancels, if the proxy does."""
+        self._config = config
+        self._open = open_exchange
+        self._has_had_routes = False
+        self._tasks = TaskOwner("proxy")
+        self._ongoing: set[Cancellable] = set()
+
+    def __repr__(self) -> str:
+        return f"<ProxyApp {len(self.routes.routes)} routes, {len(self._ongoing)} ongoing>"
+
+    @property
+    def ongoing(self) -> int:
+        """Requests and WebSockets under way."""
+        return len(self._ongoing)
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        """Route by `snapshot` from now on."""
+        self.routes = RouteTable.from_snapshot(snapshot)
+        self._has_had_routes = self._has_had_routes or bool(self.routes.routes)
+
+    def cancel_all(self, reason: CancelReason) -> None:
+        """Cancel what is under way."""
+        for request in tuple(self._ongoing):
+            request.cancel(reason)
+
+    async def stop(self) -> None:
+        """End the tasks that are left; twice is fine."""
+        await self._tasks.stop()
+
+    def healthz(self) -> FailureResponse | None:
+        """Why this proxy should get no requests; None if it should."""
+        if self.is_draining:
+            return DRAINING
+        return None if self.routes.routes else NOT_POPULATED
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request or WebSocket."""
+        if scope["type"] == "http":
+            await self._http(scope["extensions"][EXTENSION])
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+
+    # --- HTTP ---------------------------------------------------------------------------------------------
+
+    async def _http(self, cycle: HttpCycle) -> None:
+        scope, headers = cycle.scope, cycle.headers
+        cycle.request_id = request_headers.request_id(headers)
+        path = scope["path"]
+        if path == "/-/healthz":
+            _respond(cycle, self.healthz() or FailureResponse(200, "success"))
+            return
+        if path == "/-/routes":
+            self._list_routes(cycle)
+            return
+        timeout_s = request_headers.timeout_s(headers, self._config.request_timeout_s)
+        request = HttpRequest(cycle, timeout_s=timeout_s, origin=self.origin)
+        route = self.routes.match(path)
+        if route is None:
+            request.refuse(failure_response.not_found(path), _logged_path(scope))
+            return
+        self._enter(cycle.request_id, route, request.deadline)
+        if route.unavailable:
+            request.refuse(failure_response.app_unavailable(route.app_name), route.prefix)
+            return
+        open_ = self._open_message(cycle.request_id, route, headers)
+        open_.http.CopyFrom(self._http_request(cycle, route))
+        exchange = self._open(route.ingress, open_, request.deadline)
+        upload = None if open_.http.end_of_body else Upload(cycle, exchange, self._tasks)
+        self._ongoing.add(request)
+        try:
+            await request.run(exchange, upload, route.prefix)
+        finally:
+            self._ongoing.discard(request)
+
+    def _list_routes(self, cycle: HttpCycle) -> None:
+        if self.is_draining:
+            _respond(cycle, DRAINING)
+        elif not self._has_had_routes:
+            _respond(cycle, NOT_POPULATED)
+        else:
+            routes = {route.prefix: route.app_name for route in self.routes.routes.values()}
+            body = json.dumps(routes, separators=(",", ":")).encode()
+            headers = (b"content-type", b"application/json", b"content-length", b"%d" % len(body))
+            cycle.start(200, headers, body, complete=True)
+
+    def _http_request(self, cycle: HttpCycle, route: Route) -> replica_pb2.HttpRequest:
+        scope = cycle.scope
+        client, server = scope["client"] or ("", 0), scope["server"] or ("", 0)
+        root_path = self._config.root_path
+        return replica_pb2.HttpRequest(
+            method=scope["method"],
+            http_version=scope["http_version"],
+            scheme=scope["scheme"],
+            path=root_path + scope["path"],
+            raw_path=root_path.encode() + scope["raw_path"],
+            query_string=scope["query_string"],
+            root_path=self._root_path(route),
+            headers=[part for pair in scope["headers"] for part in pair],
+            client_host=client[0],
+            client_port=client[1],
+            server_host=server[0],
+            server_port=server[1] or 0,
+            body=cycle.take_body(FIRST_BODY_BYTES),
+            end_of_body=cycle.is_body_taken,
+        )
+
+    # --- WebSocket ----------------------------------------------------------------------------------------
+
+    async def _websocket(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        headers = request_headers.of_interest(scope["headers"])
+        request_id = request_headers.request_id(headers)
+        socket = WebSocket(
+            receive,
+            send,
+            request_id=request_id,
+            handshake_timeout_s=self._config.request_timeout_s,
+            timeout_s=request_headers.timeout_s(headers, None),
+            origin=self.origin,
+        )
+        route = self.routes.match(scope["path"])
+        if route is None:
+            await socket.refuse(failure_response.not_found(scope["path"]), _logged_path(scope))
+            return
+        self._enter(request_id, route, socket.deadline)
+        if route.unavailable:
+            await socket.refuse(failure_response.app_unavailable(route.app_name), route.prefix)
+            return
+        open_ = self._open_message(request_id, route, headers)
+        open_.websocket.CopyFrom(self._websocket_request(scope, route))
+        exchange = self._open(route.ingress, open_, socket.deadline)
+        self._ongoing.add(socket)
+        try:
+            await socket.run(exchange, self._tasks, route.prefix)
+        finally:
+            self._ongoing.discard(socket)
+
+    def _websocket_request(self, scope: dict[str, Any], route: Route) -> replica_pb2.WebSocketRequest:
+        client, server = scope["client"] or ("", 0), scope["server"] or ("", 0)
+        root_path = self._config.root_path
+        return replica_pb2.WebSocketRequest(
+            scheme=scope["scheme"],
+            http_version=scope["http_version"],
+            path=root_path + scope["path"],
+            raw_path=root_path.encode() + scope["raw_path"],
+            query_string=scope["query_string"],
+            root_path=self._root_path(route),
+            headers=[part for pair in scope["headers"] for part in pair],
+            client_host=client[0],
+            client_port=client[1],
+            server_host=server[0],
+            server_port=server[1] or 0,
+            subprotocols=scope["subprotocols"],
+        )
+
+    # --- both ---------------------------------------------------------------------------------------------
+
+    def _root_path(self, route: Route) -> str:
+        return self._config.root_path + ("" if route.prefix == "/" else route.prefix)
+
+    def _open_message(self, request_id: str, route: Route, headers: dict[bytes, bytes]) -> replica_pb2.Open:
+        return replica_pb2.Open(
+            request_id=request_id,
+            route=route.prefix,
+            multiplexed_model_id=request_headers.model_id(headers),
+            session_id=request_headers.text(headers, request_headers.SESSION_ID),
+            traceparent=request_headers.text(headers, request_headers.TRACEPARENT),
+        )
+
+    def _enter(self, request_id: str, route: Route, deadline: Deadline) -> None:
+        """Tell the log who we are; the task has a context of its own."""
+        request_context.current.set(
+            RequestContext(
+                request_id,
+                route=route.prefix,
+                app_name=route.app_name,
+                deployment_name=route.ingress.name,
+                deadline=deadline,
+            )
+        )
+
+
+def _respond(cycle: HttpCycle, response: FailureResponse) -> None:
+    cycle.respond(response.status, response.text.encode(), *response.headers)
+
+
+def _logged_path(scope: dict[str, Any]) -> str:
+    """The path as received, which is one line."""
+    path: bytes = scope["raw_path"]
+    return path[:MAX_LOGGED_PATH_CHARS].decode("ascii", "replace")

@@ -1,0 +1,419 @@
+"""A client's HTTP/1 connection: uvicorn's httptools protocol with what a proxy needs besides.
+
+What is different from uvicorn:
+- a client that leaves is noticed in every phase, and every open request of the connection is told: we read
+  ahead of the handler up to a bound, and beyond it the kernel tells us about the hang-up (see `hangup`);
+- heads and bodies have bounds: 431 and 413; a refusal waits for the responses before it;
+- a request body that nobody wants any more is read and thrown away, so that the response is not lost in a
+  reset;
+- one timer a connection for idle clients and slow heads, not one a request.
+
+As in uvicorn, a client that closes only its sending half counts as gone.
+"""
+
+import asyncio
+import socket
+import struct
+from collections import deque
+from typing import Any, cast
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from . import request_headers
+from .http_cycle import EXTENSION, HttpCycle
+from .server_state import SERVER_LINE, ProxyState
+
+MAX_PIPELINED = 32
+"""Requests of a connection that may wait behind a running one; then we stop reading."""
+
+MAX_DISCARD_BYTES = 64 * 1024 * 1024
+"""How much of an unwanted request body is thrown away before the connection is cut."""
+
+HEAD_TOO_LARGE = (431, "The request's head is too large.")
+BODY_TOO_LARGE = (413, "The request's body is too large.")
+MALFORMED = (400, "Invalid HTTP request received.")
+
+MAX_WS_HEADERS = 128
+MAX_WS_HEADER_BYTES = 8 * 1024
+"""Bounds of the WebSocket library for a handshake: number of headers, and length of one with its name."""
+
+_RESET = struct.pack("ii", 1, 0)
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One client connection.
+
+    Invariants: `_cycles` holds the requests whose responses are not complete, oldest first, and only the
+    oldest runs; `_incoming` is the request whose body is being received, whether or not its response is
+    complete.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.state = cast(ProxyState, server_state)
+        self._config = self.state.proxy_config
+        self._cycles: deque[HttpCycle] = deque()
+        self._incoming: HttpCycle | None = None
+        self._named: dict[bytes, bytes] = {}
+        self._head_bytes = 0
+        self._fed_bytes = 0
+        self._in_head = False
+        self._refusal: tuple[int, str] | None = None
+        self._is_lingering = False
+        self._discarded_bytes = 0
+        self._fd = -1
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle_at_s = 0.0
+
+    def __repr__(self) -> str:
+        return f"<HttpProtocol {self.client}: {len(self._cycles)} open requests>"
+
+    # --- the transport ------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client came."""
+        super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        self._fd = -1 if connection is None else connection.fileno()
+        if len(self.connections) > self._config.max_connections:
+            self._write_refusal(503, "Too many connections.")
+            transport.close()
+            return
+        self._wait_for_data(self._config.head_timeout_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone, or we have closed."""
+        self._stop_watching()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.connections.discard(self)
+        self.flow.resume_writing()
+        self.parser = cast(Any, None)
+        self._incoming = None
+        cycles, self._cycles = self._cycles, deque()
+        for cycle in cycles:
+            cycle.disconnect()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        if self._is_lingering or self._refusal is not None or self.parser is None:
+            self._discard(len(data))
+            return
+        head = self._named
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            return
+        except httptools.HttpParserError:
+            self._refuse()
+            return
+        if self._in_head and self._named is head:
+            # The same head as before. A header that goes on and on is reported by the parser only at its end.
+            self._fed_bytes += len(data)
+            if self._fed_bytes > self._config.max_header_bytes:
+                self._refusal = HEAD_TOO_LARGE
+                self._refuse()
+                return
+        self._balance_reading()
+
+    def shutdown(self) -> None:
+        """Close once the open requests are answered."""
+        if not self._cycles and self._incoming is None and not self._is_lingering:
+            self.transport.close()
+
+    # --- the parser ---------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self.url = b""
+        self.headers = []
+        self._named = {}
+        self._head_bytes = self._fed_bytes = self._discarded_bytes = 0
+        self._in_head = True
+        self._incoming = None
+        self._wait_for_data(self._config.head_timeout_s)
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request target."""
+        self.url += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        name = name.lower()
+        self.headers.append((name, value))
+        if name in request_headers.OF_INTEREST:
+            self._named.setdefault(name, value)
+        self._count_head(len(name) + len(value) + 4)
+
+    def on_headers_complete(self) -> None:
+        """The head is complete: start the request, unless it is refused or becomes a WebSocket."""
+        self._in_head = False
+        self._idle_at_s = 0.0
+        version = self.parser.get_http_version()
+        scope = self._scope(version)
+        self.scope = cast(Any, scope)
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return
+        max_body_bytes = self._config.max_body_bytes
+        if max_body_bytes is not None and int(self._named.get(b"content-length", b"0")) > max_body_bytes:
+            self._refuse_from_parser(BODY_TOO_LARGE)
+        cycle = HttpCycle(
+            self,
+            scope,
+            self._named,
+            # After an upgrade that we do not know the parser takes no second request.
+            keep_alive=version == "1.1"
+            and self.parser.should_keep_alive()
+            and not self.parser.should_upgrade(),
+            expects_continue=version == "1.1" and self._named.get(b"expect", b"").lower() == b"100-continue",
+        )
+        scope["extensions"] = {EXTENSION: cycle}
+        self._incoming = cycle
+        self._cycles.append(cycle)
+        if len(self._cycles) == 1:
+            self._run(cycle)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a request's body."""
+        cycle = self._incoming
+        if cycle is None:
+            return
+        if cycle.response_complete or cycle.disconnected:
+            self._wait_for_data(self._config.keep_alive_timeout_s)
+            self._discard(len(body))
+            return
+        cycle.feed(body)
+        max_body_bytes = self._config.max_body_bytes
+        if max_body_bytes is not None and cycle.received_bytes > max_body_bytes:
+            self._refuse_from_parser(BODY_TOO_LARGE)
+
+    def on_message_complete(self) -> None:
+        """A request is complete."""
+        cycle, self._incoming = self._incoming, None
+        if cycle is None:
+            return
+        cycle.feed_end()
+        if cycle.response_complete:
+            self._next()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over to the WebSocket protocol."""
+        sizes = [len(name) + len(value) + 4 for name, value in self.headers]
+        if self._cycles:
+            self._refusal = (400, "A WebSocket handshake must not be pipelined.")
+        elif (
+            len(sizes) > MAX_WS_HEADERS
+            or max(sizes, default=0) > MAX_WS_HEADER_BYTES
+            or len(self.url) > MAX_WS_HEADER_BYTES
+        ):
+            self._refusal = HEAD_TOO_LARGE
+        if self._refusal is not None:
+            self._refuse()
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        super().handle_websocket_upgrade()
+
+    # --- for cycles (the `Connection` protocol) -----------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send soon."""
+        self.transport.write(data)
+
+    def on_taken(self, cycle: HttpCycle) -> None:
+        """A part of the body was taken from the buffer."""
+        self._balance_reading()
+
+    def on_complete(self, cycle: HttpCycle) -> None:
+        """A response was written: the next request's turn, or the end."""
+        self.state.total_requests += 1
+        if self._cycles and self._cycles[0] is cycle:
+            self._cycles.popleft()
+        if not cycle.keep_alive:
+            self._incoming = None
+            if cycle.body_complete:
+                self.transport.close()
+            else:
+                self._linger()
+        elif cycle.body_complete:
+            self._next()
+        else:
+            self._wait_for_data(self._config.keep_alive_timeout_s)
+        self._balance_reading()
+
+    def cut(self, *, reset: bool) -> None:
+        """End the connection in the middle of a response; `reset`: at once and with an error for the client."""
+        if not reset:
+            self.transport.close()
+            return
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
+
+    @property
+    def is_write_paused(self) -> bool:
+        """The client reads too slowly."""
+        return self.flow.write_paused
+
+    async def writable(self) -> None:
+        """Wait until the client has read, or has left."""
+        await self.flow.drain()
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _scope(self, version: str) -> dict[str, Any]:
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": version,
+            "method": self.parser.get_method().decode("ascii"),
+            "scheme": self.scheme,
+            "server": self.server,
+            "client": self.client,
+            "headers": self.headers,
+        }
+        if not (self.parser.should_upgrade() and self._should_upgrade()):
+            raw_path, scope["query_string"] = _split_target(self.url)
+            scope["raw_path"] = raw_path
+            path = raw_path.decode("ascii")
+            scope["path"] = unquote(path) if "%" in path else path
+        return scope
+
+    def _run(self, cycle: HttpCycle) -> None:
+        app = cast(Any, self.app)
+        self.state.spawn(lambda: cycle.run(app), "request")
+
+    def _next(self) -> None:
+        """Nothing of the last request is left: run the next one, refuse, or wait for one."""
+        if self.transport.is_closing():
+            return
+        if self._cycles:
+            self._run(self._cycles[0])
+        elif self._refusal is not None:
+            self._refuse()
+        elif self.state.is_draining:
+            self.transport.close()
+        else:
+            self._wait_for_data(self._config.keep_alive_timeout_s)
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self._config.max_header_bytes:
+            self._refuse_from_parser(HEAD_TOO_LARGE)
+
+    def _refuse_from_parser(self, refusal: tuple[int, str]) -> None:
+        """Stop the parser; `data_received` goes on with `_refuse`."""
+        self._refusal = refusal
+        raise ValueError(refusal[1])
+
+    def _refuse(self) -> None:
+        """What comes in cannot be a request: say so after the responses that are still due, then close."""
+        self._refusal = status, text = self._refusal or MALFORMED
+        broken, self._incoming = self._incoming, None
+        if broken is not None:
+            broken.disconnect(status)
+            if broken.response_started:
+                self.transport.abort()
+                return
+            self._cycles.remove(broken)
+        if self._cycles:
+            return
+        self._write_refusal(status, text)
+        self._linger()
+
+    def _write_refusal(self, status: int, text: str) -> None:
+        body = text.encode()
+        self.transport.write(
+            b"".join(
+                (
+                    STATUS_LINE[status],
+                    b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(body),
+                    b"connection: close\r\n",
+                    self.state.date_line,
+                    SERVER_LINE,
+                    b"x-request-id: ",
+                    request_headers.request_id(self._named).encode("latin-1"),
+                    b"\r\n\r\n",
+                    body,
+                )
+            )
+        )
+
+    def _linger(self) -> None:
+        """Close, but read on for a while: a reset would take the response away from a client that still
+        sends."""
+        self._is_lingering = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._wait_for_data(self._config.keep_alive_timeout_s)
+        self._balance_reading()
+
+    def _discard(self, size: int) -> None:
+        self._discarded_bytes += size
+        if self._discarded_bytes > MAX_DISCARD_BYTES:
+            self.transport.abort()
+
+    def _balance_reading(self) -> None:
+        """Read ahead up to the bound; while nothing is read, let the kernel watch for the client's end."""
+        if self.transport.is_closing():
+            return
+        buffered = sum(cycle.buffered_bytes for cycle in self._cycles)
+        bound = self._config.max_read_ahead_bytes
+        if self.flow.read_paused:
+            if buffered * 2 <= bound and len(self._cycles) <= MAX_PIPELINED:
+                self.flow.resume_reading()
+                self.state.hangups.unwatch(self._fd)
+        elif buffered > bound or len(self._cycles) > MAX_PIPELINED:
+            self.flow.pause_reading()
+            if self._fd >= 0:
+                self.state.hangups.watch(self._fd, self._hung_up)
+
+    def _stop_watching(self) -> None:
+        if self.flow.read_paused and self._fd >= 0:
+            self.state.hangups.unwatch(self._fd)
+
+    def _hung_up(self) -> None:
+        self.transport.abort()
+
+    def _wait_for_data(self, timeout_s: float) -> None:
+        self._idle_at_s = self.loop.time() + timeout_s
+        if self._timer is None or self._timer.when() > self._idle_at_s:
+            self._arm(self._idle_at_s)
+
+    def _arm(self, at_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_at(at_s, self._check_idle)
+
+    def _check_idle(self) -> None:
+        """The timer went off: close if the client is late; if the time was moved on meanwhile, wait on."""
+        self._timer = None
+        if self._idle_at_s == 0.0 or self._cycles:
+            return  # a request runs; whoever ends it sets the timer again
+        if self._idle_at_s > self.loop.time():
+            self._arm(self._idle_at_s)
+        elif not self.transport.is_closing():
+            self.transport.close()
+
+
+def _split_target(target: bytes) -> tuple[bytes, bytes]:
+    """Path and query of a request target."""
+    if target == b"*":
+        return target, b""
+    url = httptools.parse_url(target)
+    return url.path or b"/", url.query or b""

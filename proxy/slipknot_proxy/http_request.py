@@ -1,0 +1,178 @@
+"""One HTTP request: from the client's connection through an exchange with a replica, and back.
+
+No task besides the request's own, but for a body that is not complete when the request begins: that is sent
+by a second one. The client's leaving needs no listener: the connection calls back.
+"""
+
+import logging
+import time
+
+from slipknot_core.deadline import Deadline
+from slipknot_core.errors import SlipknotServeException
+from slipknot_core.logs import access_log
+from slipknot_core.routing.exchange import Exchange
+from slipknot_proto.v1 import replica_pb2
+from slipknot_proto.v1.payload_pb2 import CancelReason
+
+from . import failure_response, request_headers
+from .failure_response import FailureResponse
+from .http_cycle import CLIENT_CLOSED, HttpCycle
+from .upload import Upload
+
+logger = logging.getLogger("slipknot.serve")
+
+FIRST_BODY_BYTES = 64 * 1024
+"""How much of a body rides inside Open."""
+
+
+class HttpRequest:
+    """One request under way. `repr` tells where it stands.
+
+    Args:
+        cycle: The client's side.
+        timeout_s: From now to the end of the response; None: no limit.
+        origin: Who cancels, if somebody has to.
+    """
+
+    def __init__(self, cycle: HttpCycle, *, timeout_s: float | None, origin: str) -> None:
+        self.deadline = Deadline.after(timeout_s)
+        self._cycle = cycle
+        self._timeout_s = timeout_s
+        self._origin = origin
+        self._started_s = time.monotonic()
+        self._exchange: Exchange | None = None
+        self._route = ""
+        self._status = 0
+
+    def __repr__(self) -> str:
+        return f"<HttpRequest {self._cycle.request_id}: {self._exchange}>"
+
+    def refuse(self, response: FailureResponse, route: str) -> None:
+        """Answer without asking a replica."""
+        self._route = route
+        self._fail(response)
+        self._log()
+
+    async def run(self, exchange: Exchange, upload: Upload | None, route: str) -> None:
+        """Answer the client; ends when the exchange is over.
+
+        Args:
+            exchange: Just opened.
+            upload: Sends the rest of the body; None: Open carried it all.
+            route: For the log; replaced by the template that the application matched.
+        """
+        self._exchange = exchange
+        self._route = route
+        cycle = self._cycle
+        cycle.on_disconnect = self._on_disconnect
+        if cycle.disconnected:
+            self._on_disconnect()
+        try:
+            await self._answer(exchange)
+        except SlipknotServeException as error:
+            self._on_error(error)
+        except TimeoutError:
+            exchange.cancel(CancelReason.CANCEL_REASON_DEADLINE_EXCEEDED, self._origin)
+            cycle.cut()
+        except ValueError as error:
+            logger.error("response_refused %s", error)
+            exchange.cancel(CancelReason.CANCEL_REASON_REQUESTED, self._origin)
+            self._status = 500
+            cycle.fail()
+        finally:
+            exchange.cancel(
+                CancelReason.CANCEL_REASON_REQUESTED, self._origin
+            )  # a no-op unless we failed above
+            if upload is not None:
+                upload.stop()
+            self._log()
+
+    def cancel(self, reason: CancelReason) -> None:
+        """End the request: the client gets an error, or the end of a response that has begun is missing."""
+        if self._exchange is not None:
+            self._exchange.cancel(reason, self._origin)
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    async def _answer(self, exchange: Exchange) -> None:
+        frame = await exchange.next()
+        kind = frame.WhichOneof("frame")
+        if kind == "failure":
+            self._fail(self._failure_response(frame))
+            return
+        if kind != "response_start":
+            logger.error("replica_broke_protocol: %s begins the answer to an HTTP request", kind)
+            self._fail(failure_response.INTERNAL_ERROR)
+            return
+        start = frame.response_start
+        self._status = start.status
+        self._route = start.route or self._route
+        self._cycle.start(start.status, start.headers, start.body, complete=start.end_of_body)
+        if not start.end_of_body:
+            await self._copy_body(exchange, len(start.body))
+
+    async def _copy_body(self, exchange: Exchange, written: int) -> None:
+        cycle = self._cycle
+        while True:
+            if cycle.is_write_paused:
+                await cycle.drain(self.deadline)
+            exchange.grant(written)
+            frame = exchange.try_next() or await exchange.next()
+            if frame.WhichOneof("frame") != "body":
+                cycle.cut()
+                return
+            chunk = frame.body
+            cycle.write(chunk.data, complete=chunk.end_of_body)
+            if chunk.end_of_body:
+                return
+            written = len(chunk.data)
+
+    def _failure_response(self, frame: replica_pb2.ReplyFrame) -> FailureResponse:
+        return failure_response.of_failure(
+            frame.failure.error, request_id=self._cycle.request_id, timeout_s=self._timeout_s
+        )
+
+    def _on_error(self, error: SlipknotServeException) -> None:
+        assert self._exchange is not None
+        if self._cycle.disconnected:
+            return
+        response = failure_response.of_error(
+            error,
+            request_id=self._cycle.request_id,
+            timeout_s=self._timeout_s,
+            cancel_reason=self._exchange.cancel_reason,
+        )
+        if response is failure_response.INTERNAL_ERROR:
+            logger.error("request_failed %s: %s", type(error).__name__, error)
+        self._fail(response)
+
+    def _fail(self, response: FailureResponse) -> None:
+        self._status = response.status
+        if self._cycle.response_started:
+            self._cycle.cut()
+        else:
+            self._cycle.respond(response.status, response.text.encode(), *response.headers)
+
+    def _on_disconnect(self) -> None:
+        cycle = self._cycle
+        # A request that goes on without its client must at least be complete.
+        if request_headers.keeps_on_disconnect(cycle.headers) and cycle.is_body_taken:
+            return
+        if cycle.end_status == CLIENT_CLOSED:
+            logger.info("Client for request %s disconnected, cancelling request.", cycle.request_id)
+        self._status = cycle.end_status
+        self.cancel(CancelReason.CANCEL_REASON_CLIENT_DISCONNECTED)
+
+    def _log(self) -> None:
+        latency_ms = (time.monotonic() - self._started_s) * 1e3
+        queue_ms = 0.0 if self._exchange is None else self._exchange.queue_ms
+        reason = None if self._exchange is None else self._exchange.cancel_reason
+        access_log(
+            self._cycle.scope["method"],
+            self._route,
+            self._status,
+            latency_ms,
+            queue_ms=queue_ms,
+            run_ms=latency_ms - queue_ms,
+            cancel_reason="" if reason is None else CancelReason.Name(reason).removeprefix("CANCEL_REASON_"),
+        )

@@ -1,0 +1,82 @@
+"""A proxy's process: options from the command line, signals, the parent's lifeline."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+
+from .config import ProxyConfig
+from .proxy import Proxy
+
+__all__ = ["Proxy", "ProxyConfig", "main"]
+
+logger = logging.getLogger("slipknot.serve")
+
+
+def main() -> None:
+    """Run a proxy until SIGTERM or SIGINT; the first one drains, the second one cancels what is left."""
+    from slipknot_core.logs import LoggingSettings, configure_logging
+
+    parser = argparse.ArgumentParser(prog="python -m slipknot_proxy", description="Run an HTTP proxy.")
+    parser.add_argument(
+        "--config-json", required=True, help="options as a JSON object; the keys are those of ProxyConfig"
+    )
+    try:
+        config = ProxyConfig.from_json(parser.parse_args().config_json)
+        logging_settings = LoggingSettings.from_json(config.logging_json)
+    except (TypeError, ValueError) as error:
+        sys.exit(f"slipknot proxy: {error}")
+    if config.lifeline_fd is not None:
+        from slipknot_core.lifeline import follow
+
+        follow(config.lifeline_fd)
+    configure_logging("proxy", config.node_id or socket.gethostname(), logging_settings)
+    _raise_file_limit()
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve(config))
+        except (OSError, ValueError) as error:
+            sys.exit(f"slipknot proxy: {error}")
+
+
+async def _serve(config: ProxyConfig) -> None:
+    loop = asyncio.get_running_loop()
+    proxy = Proxy(config)
+    stopping = asyncio.Event()
+
+    def on_signal() -> None:
+        if stopping.is_set():
+            proxy.hurry()
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await proxy.start()
+    try:
+        _report_ready(config, proxy)
+        await stopping.wait()
+    finally:
+        await proxy.stop()
+
+
+def _report_ready(config: ProxyConfig, proxy: Proxy) -> None:
+    if config.ready_fd is not None:
+        with open(config.ready_fd, "w") as ready:
+            ready.write(f"ready {proxy.http_address} {proxy.gateway_address or '-'}\n")
+
+
+def _raise_file_limit() -> None:
+    """Each connection is an open file; the usual soft limit is far below what a proxy needs."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        logger.debug("open_files %d in process %d", hard, os.getpid())

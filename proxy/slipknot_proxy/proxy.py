@@ -1,0 +1,247 @@
+"""One proxy: its sockets, its dispatcher, and its end.
+
+The end: say so (`/-/healthz` 503, `connection: close`), take new connections for the lame-duck time, stop
+listening, let ongoing requests finish until the drain timeout, cancel the rest, leave.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import importlib.util
+import logging
+import os
+import socket
+import ssl
+from typing import Any, cast
+
+import grpc.aio
+from uvicorn.config import Config
+
+from slipknot_core.logs import component_var
+from slipknot_core.routing.dispatcher import Dispatcher
+from slipknot_core.rpc.server import bind, new_server
+from slipknot_proto.v1 import discovery_pb2
+from slipknot_proto.v1.payload_pb2 import CancelReason
+
+from .app import ProxyApp
+from .config import ProxyConfig
+from .http_protocol import HttpProtocol
+from .server_state import ProxyState
+
+logger = logging.getLogger("slipknot.serve")
+
+BACKLOG = 2048
+CANCEL_S = 1.0
+"""How long requests may take to answer after they were cancelled at the end of the drain."""
+
+
+class Proxy:
+    """Serves HTTP and the gateway. Belongs to the loop `start` is called on; installs no signal handlers.
+
+    `repr` tells the addresses.
+    """
+
+    def __init__(self, config: ProxyConfig) -> None:
+        self.config = config
+        self.proxy_id = config.proxy_id or f"proxy-{os.getpid()}"
+        self.http_address = ""
+        """"host:port" once started."""
+        self.gateway_address = ""
+        """"host:port" once started; empty without a gateway."""
+        self._app: ProxyApp | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._gateway: grpc.aio.Server | None = None
+        self._server: asyncio.Server | None = None
+        self._state: ProxyState | None = None
+        self._hurry = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Proxy {self.proxy_id} at {self.http_address or 'no address yet'}>"
+
+    @property
+    def app(self) -> ProxyApp:
+        """The ASGI application."""
+        assert self._app is not None
+        return self._app
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """What sends requests to replicas."""
+        assert self._dispatcher is not None
+        return self._dispatcher
+
+    async def start(self) -> None:
+        """Listen and begin to follow the controller; does not wait for the first snapshot.
+
+        Raises:
+            OSError: An address is taken or not ours.
+            ValueError: A TLS file is unusable.
+        """
+        listener = _listen(self.config)
+        try:
+            self.http_address = _address_of(listener)
+            await self._start_members()
+            await self._start_http(listener)
+        except BaseException:
+            listener.close()
+            await self.stop()
+            raise
+        logger.info(
+            "proxy_started %s http=%s gateway=%s",
+            self.proxy_id,
+            self.http_address,
+            self.gateway_address or "-",
+        )
+
+    def hurry(self) -> None:
+        """Cancel what a `stop` under way still waits for."""
+        self._hurry.set()
+
+    async def stop(self) -> None:
+        """Drain, then end everything; twice and before `start` is fine."""
+        if self._state is not None and self._app is not None and self._server is not None:
+            await self._drain(self._state, self._app, self._server)
+        self._server = None
+        if self._gateway is not None:
+            await self._gateway.stop(0)
+        if self._app is not None:
+            await self._app.stop()
+        if self._dispatcher is not None:
+            await self._dispatcher.stop()
+        if self._state is not None:
+            self._state.close()
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    async def _start_members(self) -> None:
+        """Bind the gateway first: what the controller is told of this proxy contains its address."""
+        config = self.config
+        if config.gateway_port is not None and importlib.util.find_spec("slipknot_proxy.gateway") is not None:
+            self._gateway = new_server()
+            self.gateway_address = await bind(self._gateway, f"{config.gateway_host}:{config.gateway_port}")
+        dispatcher = self._dispatcher = Dispatcher(
+            config.controller_address,
+            watcher=f"proxy:{os.getpid()}",
+            node_id=config.node_id,
+            token=config.token,
+            proxy=discovery_pb2.ProxyInfo(
+                proxy_id=self.proxy_id,
+                node_id=config.node_id,
+                http_address=self.http_address,
+                gateway_address=self.gateway_address,
+                pid=os.getpid(),
+            ),
+        )
+        self._app = ProxyApp(config, dispatcher.open)
+        dispatcher.on_snapshot(self._app.on_snapshot)
+        if self._gateway is not None:
+            from .gateway import add_gateway
+
+            add_gateway(self._gateway, dispatcher, self._app)
+            await self._gateway.start()
+        await dispatcher.start()
+
+    async def _start_http(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        context = contextvars.copy_context()
+        context.run(component_var.set, ("proxy", self.config.node_id or socket.gethostname()))
+        state = self._state = ProxyState(self.config, context)
+        uvicorn_config = _uvicorn_config(self.config, self.app)
+        self._server = await loop.create_server(
+            lambda: HttpProtocol(uvicorn_config, state, {}, loop),
+            sock=listener,
+            ssl=uvicorn_config.ssl,
+            backlog=BACKLOG,
+        )
+
+    async def _drain(self, state: ProxyState, app: ProxyApp, server: asyncio.Server) -> None:
+        state.is_draining = app.is_draining = True
+        logger.info("proxy_draining %s ongoing=%d", self.proxy_id, app.ongoing)
+        await self._unless_hurried(self.config.lame_duck_s)
+        server.close()
+        for connection in tuple(state.connections):
+            if isinstance(connection, HttpProtocol):
+                connection.shutdown()
+        await self._finish(state, self.config.drain_timeout_s)
+        if state.tasks:
+            logger.warning("proxy_drain_timed_out %s cancelled=%d", self.proxy_id, app.ongoing)
+            app.cancel_all(CancelReason.CANCEL_REASON_DRAIN_TIMEOUT)
+            self._hurry.clear()
+            await self._finish(state, CANCEL_S)
+        for connection in tuple(state.connections):
+            connection.transport.abort()
+        await self._finish(state, CANCEL_S)
+        for task in tuple(state.tasks):
+            task.cancel()
+
+    async def _finish(self, state: ProxyState, timeout_s: float) -> None:
+        """Wait until no request is under way, hurried or not."""
+        if not state.tasks:
+            return
+        hurried = asyncio.ensure_future(self._hurry.wait())
+        deadline_s = asyncio.get_running_loop().time() + timeout_s
+        try:
+            while state.tasks and not hurried.done():
+                left_s = deadline_s - asyncio.get_running_loop().time()
+                if left_s <= 0:
+                    return
+                requests = asyncio.ensure_future(asyncio.wait(tuple(state.tasks)))
+                await asyncio.wait((requests, hurried), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                requests.cancel()
+        finally:
+            hurried.cancel()
+
+    async def _unless_hurried(self, timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._hurry.wait()
+
+
+def _uvicorn_config(config: ProxyConfig, app: ProxyApp) -> Config:
+    uvicorn_config = Config(
+        cast(Any, app),
+        http=HttpProtocol,
+        ws="websockets-sansio",
+        ws_max_size=config.max_ws_message_bytes,
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=bool(config.forwarded_allow_ips),
+        forwarded_allow_ips=config.forwarded_allow_ips,
+        ssl_keyfile=config.ssl_keyfile,
+        ssl_certfile=config.ssl_certfile,
+        ssl_keyfile_password=config.ssl_keyfile_password,
+        ssl_ca_certs=config.ssl_ca_certs,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if config.ssl_ca_certs else ssl.CERT_NONE,
+    )
+    try:
+        uvicorn_config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(
+            f"cannot use ssl_certfile={config.ssl_certfile!r}, ssl_keyfile={config.ssl_keyfile!r}: {error}"
+        ) from error
+    return uvicorn_config
+
+
+def _listen(config: ProxyConfig) -> socket.socket:
+    if config.listen_fd is not None:
+        return socket.socket(fileno=config.listen_fd)
+    try:
+        family, *_, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot listen on {config.host}:{config.port}: {error.strerror}; choose another host or port",
+        ) from error
+
+
+def _address_of(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    if isinstance(name, str):
+        return f"unix:{name}"
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
