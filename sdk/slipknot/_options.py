@@ -170,9 +170,9 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
         TypeError: There is no such option, or its value is of the wrong type.
         ValueError: A value is not allowed, or two contradict each other.
     """
-    known = {}
-    for name, value in values.items():
-        known[name] = checked_option(name, value)
+    if values.get("num_replicas") == AUTO:
+        values = {**values, "autoscaling_config": auto_scaling(values.get("autoscaling_config"))}
+    known = {name: checked_option(name, value) for name, value in values.items()}
     if known.get("name") is None:
         known.pop("name", None)  # keeps the name it has
     for name in REMOVED:
@@ -194,14 +194,21 @@ def checked_option(name: str, value: Any) -> Any:
     return check(name, value)
 
 
+def auto_scaling(given: Any) -> Any:
+    """The autoscaling that `num_replicas="auto"` means, with what is `given` in place of its parts.
+
+    Raises:
+        TypeError: It is no dict and no `AutoscalingConfig`.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        given = autoscaling_config("autoscaling_config", given)
+    return {**AUTO_SCALING, **(given or {})}
+
+
 def _settle_number(values: dict[str, Any]) -> None:
     """`num_replicas` and `autoscaling_config` are two ways to say the same: the last one said counts."""
     number, scaling = values.get("num_replicas"), values.get("autoscaling_config")
-    if number == AUTO:
-        scaling = values["autoscaling_config"] = autoscaling_config(
-            "autoscaling_config", {**AUTO_SCALING, **(scaling or {})}
-        )
-    elif number is not None and scaling is not None:
+    if number not in (None, AUTO) and scaling is not None:
         raise ValueError(
             f"num_replicas={number} and autoscaling_config contradict each other; "
             "leave one of them out, or write num_replicas='auto'"

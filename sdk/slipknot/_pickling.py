@@ -9,7 +9,6 @@ How things travel:
   two processes would believe they share it.
 """
 
-import copyreg
 import functools
 import io
 import pickle
@@ -218,6 +217,7 @@ def _restore(obj: Any, state: Any) -> None:
 # --- inside -------------------------------------------------------------------------------------------------
 
 _FUNCTION: Any = type(load)
+_NEW_OBJECT: Any = object().__reduce_ex__(4)[0]
 _LRU_CACHE: Any = type(functools.lru_cache(load))
 
 
@@ -227,13 +227,14 @@ def _is_of_framework(kind: Any) -> bool:
 
 
 def _reduce_framework_object(obj: Any) -> Any:
-    # Pickle looks for __setstate__ on an object without attributes, which a __getattr__ of Starlette's answers with
-    # endless recursion. So plain objects get their attributes from `_restore` instead.
+    # Pickle looks for __setstate__ on an object without attributes, which a __getattr__ of Starlette's
+    # answers with endless recursion. So plain objects get their attributes from `_restore` instead.
     if type(obj).__reduce_ex__ is not object.__reduce_ex__ or hasattr(type(obj), "__setstate__"):
         return NotImplemented
     make, args, *rest = obj.__reduce_ex__(4)
-    is_plain = make is copyreg.__newobj__ and args == (type(obj),) and rest[0] is not None and not any(rest[1:])  # type: ignore[attr-defined]
-    return (make, args, rest[0], None, None, _restore) if is_plain else NotImplemented
+    state, *items = rest
+    is_plain = make is _NEW_OBJECT and args == (type(obj),) and state is not None and not any(items)
+    return (make, args, state, None, None, _restore) if is_plain else NotImplemented
 
 
 def _is_found_by_name(obj: Any) -> bool:
@@ -262,6 +263,6 @@ def _explained(
         reason = f"{type(error).__name__}: {reason}"
     where = f"at {path} " if path else ""
     return TypeError(
-        f"{reason} {where}of deployment {label!r}: it cannot be sent to replicas. Make it in the "
-        "constructor (__init__), which runs in each replica, or deploy by import path (slipknot run module:app)"
+        f"{reason} {where}of deployment {label!r}: it cannot be sent to replicas. Make it in the constructor "
+        "(__init__), which runs in each replica, or deploy by import path (slipknot run module:app)"
     )

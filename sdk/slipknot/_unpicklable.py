@@ -103,6 +103,8 @@ def _of_wrapper(obj: Any) -> Children:
     if isinstance(obj, types.MethodType):
         yield ".__self__", obj.__self__
         yield "", obj.__func__
+    elif isinstance(obj, types.BuiltinMethodType):
+        yield ".__self__", obj.__self__
     elif isinstance(obj, staticmethod | classmethod):
         yield "", obj.__func__
     elif isinstance(obj, property):

@@ -22,7 +22,7 @@ from pydantic import (
 from .._explanation import explain
 from .._import_path import split_import_path
 from .._names import checked_application_name, checked_deployment_name, checked_route_prefix
-from .._options import checked, checked_option
+from .._options import AUTO, auto_scaling, checked, checked_option
 from ._status import (
     ApplicationStatus,
     ApplicationStatusOverview,
@@ -95,6 +95,8 @@ class DeploymentSchema(BaseModel):
         name = info.field_name or ""
         if name == "name":
             return _with_value_error(checked_deployment_name, value)
+        if name == "autoscaling_config" and info.data.get("num_replicas") == AUTO:
+            value = _with_value_error(auto_scaling, value)
         return _with_value_error(lambda given: checked_option(name, given), value)
 
     @model_validator(mode="after")
