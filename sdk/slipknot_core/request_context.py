@@ -8,6 +8,7 @@ not heard of the cancellation yet is not cleaning up: what it calls in that inst
 
 import asyncio
 import contextvars
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from .deadline import NEVER, Deadline
+
+logger = logging.getLogger("slipknot.serve")
 
 CancelChild = Callable[[CancelReason, str], None]
 """Cancels one handle call: (reason, origin). Must be safe to call from any thread."""
@@ -74,7 +77,10 @@ class RequestContext:
             self.cancel_reason, self.cancel_origin = reason, origin
             children, self._children = self._children, {}
         for cancel_child in children.values():
-            cancel_child(CancelReason.CANCEL_REASON_PARENT_CANCELLED, origin)
+            try:
+                cancel_child(CancelReason.CANCEL_REASON_PARENT_CANCELLED, origin)
+            except Exception:  # e.g. its loop was closed; the others must hear of it all the same
+                logger.exception("cancel_failed a call of request %s could not be cancelled", self.request_id)
         return True
 
 
