@@ -1,1 +1,1 @@
-"""The replica: gRPC streams in, calls of the user's code out; and the node agent that starts replica processes."""
+"""The replica: gRPC streams in, calls of the user's code out; and the node agent that starts replicas."""

@@ -1,7 +1,7 @@
 """Generators of the user's, and what becomes of them when their consumer goes away.
 
-An async generator is told with CancelledError, at its `await` or, if it stands at a `yield`, there. A sync generator cannot
-be told while it runs in a thread; it is closed at its next step.
+An async generator is told with CancelledError, at its `await` or, if it stands at a `yield`, there. A sync
+generator cannot be told while it runs in a thread; it is closed at its next step.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _EXHAUSTED = object()
 
 @contextlib.asynccontextmanager
 async def cancelling(items: AsyncIterator[Any]) -> AsyncGenerator[None, None]:
-    """Tie an iterator to the block that consumes it: if the block is cancelled, so is the iterator; else it is closed."""
+    """Tie an iterator to the block that consumes it: cancelled with it, and closed with it."""
     try:
         yield
     except asyncio.CancelledError:

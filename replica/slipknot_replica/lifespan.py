@@ -1,7 +1,7 @@
 """The ASGI lifespan of an ingress application: its start-up and shutdown hooks.
 
-The protocol is optional: an application that ends or raises without answering `lifespan.startup` is served without it. One
-that answers `lifespan.startup.failed` is not served.
+The protocol is optional: an application that ends or raises without answering `lifespan.startup` is served
+without it. One that answers `lifespan.startup.failed` is not served.
 """
 
 import asyncio
@@ -44,12 +44,11 @@ class Lifespan:
             self._task.cancel()
             raise
         if answer is None:
-            logger.info(
-                "lifespan_unsupported %s is served without start-up and shutdown hooks (%r)", self._name, self._error
-            )
+            logger.info("lifespan_unsupported %s is served without hooks (%r)", self._name, self._error)
         elif answer["type"] == "lifespan.startup.failed":
             await self._end(self._task)
-            raise self._error or RuntimeError(f"the start-up of {self._name} failed: {answer.get('message', '')}")
+            reason = answer.get("message", "")
+            raise self._error or RuntimeError(f"the start-up of {self._name} failed: {reason}")
 
     async def shutdown(self) -> None:
         """Run the shutdown hooks, if `startup` ran; twice is fine.
@@ -60,7 +59,8 @@ class Lifespan:
         if self._task is None or self._task.done() or self._shutdown_wanted.is_set():
             return
         try:
-            # The application cannot have taken a step since then, so this answer is the one to `lifespan.shutdown`.
+            # The application cannot have taken a step since then, so this answer is the one to
+            # `lifespan.shutdown`.
             self._shutdown_wanted.set()
             answer = await self._next_answer(self._task)
         finally:
@@ -85,7 +85,7 @@ class Lifespan:
             await self._app(scope, self._receive, self._send)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # a hook may raise anything, SystemExit too; whoever waits gets to know
+        except BaseException as error:  # noqa: BLE001 - hooks may raise anything, SystemExit too
             self._error = error
 
     async def _receive(self) -> MutableMapping[str, Any]:

@@ -47,7 +47,9 @@ class Methods:
             return result
         raise TypeError(f"Method {name!r} returned a generator. {USE_STREAM}")
 
-    async def stream(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncGenerator[Any, None]:
+    async def stream(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AsyncGenerator[Any, None]:
         """Call a method that is a generator or returns one, and yield its items.
 
         Raises:

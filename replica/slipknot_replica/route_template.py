@@ -52,7 +52,8 @@ class RoutedScope(dict[str, Any]):
     def _template(self) -> str | None:
         fastapi = self.get("fastapi")
         included = fastapi.get("effective_route_context") if isinstance(fastapi, dict) else None
-        # A route of an included router does not know its prefix; what FastAPI derives from it for the inclusion does.
+        # A route of an included router does not know its prefix; what FastAPI derives from it for the
+        # inclusion does.
         for route in (getattr(included, "starlette_route", None), included, self["route"]):
             path = getattr(route, "path", None)
             if isinstance(path, str) and path:

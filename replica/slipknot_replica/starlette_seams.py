@@ -1,13 +1,15 @@
 """What the replica changes in Starlette and FastAPI, once per process, and only for requests that it serves.
 
-| seam | why |
-|---|---|
-| `anyio.to_thread.run_sync` as called by `starlette.concurrency` and `fastapi.concurrency` | sync endpoints and dependencies get threads of their deployment instead of the 40 that the whole process shares, and a cancelled request waits for its thread |
-| `iterate_in_threadpool` of streaming responses | a sync generator is closed when its client has gone; Starlette only stops resuming it |
-| `StreamingResponse.stream_response` | an async generator that stands at its `yield` when the request is cancelled gets CancelledError there, not GeneratorExit some time later |
+- `anyio.to_thread.run_sync`, as `starlette.concurrency` and `fastapi.concurrency` call it: sync endpoints and
+  dependencies get threads of their deployment instead of the 40 that all of the process shares, and a
+  cancelled request waits for its thread.
+- `iterate_in_threadpool` of streaming responses: a sync generator is closed when its client has gone;
+  Starlette only stops resuming it.
+- `StreamingResponse.stream_response`: an async generator that stands at its `yield` when the request is
+  cancelled gets CancelledError there, not GeneratorExit some time later.
 
-The modules' own names are replaced, never those of `anyio`: code of the user's that calls `anyio` sees no difference. Outside
-a request of a replica everything behaves as before.
+The modules' own names are replaced, never those of `anyio`: code of the user's that calls `anyio` sees no
+difference. Outside a request of a replica everything behaves as before.
 """
 
 import asyncio
@@ -21,7 +23,7 @@ from .generators import cancelling, iterate
 from .threads import Claim, finished
 
 FRAMEWORK_THREADS = 40
-"""Threads beyond `max_ongoing_requests`, for what frameworks do in threads on their own account (upload files, say)."""
+"""Threads beyond `max_ongoing_requests`, for what frameworks do on their own account (upload files, say)."""
 
 
 class FrameworkThreads:
@@ -40,7 +42,7 @@ class FrameworkThreads:
         self._limiter.total_tokens = max_ongoing_requests + FRAMEWORK_THREADS
 
     async def run(self, func: Callable[..., Any], *args: Any, limiter: Any = None, **options: Any) -> Any:
-        """Do what `anyio.to_thread.run_sync` does, but hold a cancelled caller until the function has ended."""
+        """Do what `anyio.to_thread.run_sync` does, but hold a cancelled caller until its end."""
         import anyio
         import anyio.to_thread
 
@@ -53,7 +55,8 @@ class FrameworkThreads:
             return claim.take() and task.cancel()
 
         task = asyncio.create_task(
-            anyio.to_thread.run_sync(claimed, limiter=limiter or self._limiter, **options), name="thread of a request"
+            anyio.to_thread.run_sync(claimed, limiter=limiter or self._limiter, **options),
+            name="thread of a request",
         )
         with anyio.CancelScope(shield=True):
             return await finished(task, withdraw)
@@ -66,13 +69,13 @@ threads_of_request: contextvars.ContextVar[FrameworkThreads | None] = contextvar
 
 
 def install() -> None:
-    """Put the seams in place in those of the modules that are imported; calling it again adds those imported since."""
+    """Put the seams in place, in the modules imported so far; calling it again adds those imported since."""
     concurrency = sys.modules.get("starlette.concurrency")
     if concurrency is None:
         return
     for module in (concurrency, sys.modules.get("fastapi.concurrency")):
         if module is not None and not isinstance(module.anyio, _Anyio):
-            setattr(module, "anyio", _Anyio(module.anyio))
+            vars(module)["anyio"] = _Anyio(module.anyio)
     responses = sys.modules.get("starlette.responses")
     for module in (responses, sys.modules.get("fastapi.routing")):
         if module is not None:

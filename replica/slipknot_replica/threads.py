@@ -1,8 +1,8 @@
 """Threads for the user's sync code, which must never run on the event loop.
 
-A thread cannot be interrupted. So whoever is cancelled while its function runs in a thread waits for the function's end,
-discards the result, and only then is cancelled: the request's slot stays taken while user code runs. A function that has
-not begun yet is withdrawn and never runs.
+A thread cannot be interrupted. So whoever is cancelled while its function runs in a thread waits for the
+function's end, discards the result, and only then is cancelled: the request's slot stays taken while user
+code runs. A function that has not begun yet is withdrawn and never runs.
 """
 
 import asyncio
@@ -43,7 +43,8 @@ class ThreadPool:
         self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"<ThreadPool {self._name}: {self._pending_count} pending, {self._thread_count} threads of {self._max_threads}>"
+        threads = f"{self._thread_count} threads of {self._max_threads}"
+        return f"<ThreadPool {self._name}: {self._pending_count} pending, {threads}>"
 
     async def run(self, func: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """Call a function in a thread, with the caller's context variables.
@@ -114,7 +115,7 @@ class _Work:
         result, error = None, None
         try:
             result = self._context.run(self._call)
-        except BaseException as raised:  # whatever it is, it belongs to the one who awaits the result
+        except BaseException as raised:  # noqa: BLE001 - it belongs to the one who awaits the result
             error = raised
         try:
             self._loop.call_soon_threadsafe(self._deliver, result, error)
@@ -135,7 +136,7 @@ class _Work:
 
 
 async def run_in_new_thread(name: str, func: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
-    """Call a function in a daemon thread of its own, which no request can hold up; for hooks that are called rarely.
+    """Call a function in a daemon thread of its own, which no request can hold up; for rare hooks.
 
     Cancellation:
         Does not wait for the function: a constructor that hangs must not hang the replica's stop.

@@ -1,8 +1,8 @@
 """`serve.ingress`: a class that answers HTTP through an ASGI application.
 
-The application is looked at when the class is decorated: routes added later are not served. Of its routes the class gets
-those that are its own methods and those that belong to no class, so that classes can share one application. An instance's
-routes are made by `Ingress.build`, with the methods bound to it.
+The application is looked at when the class is decorated: routes added later are not served. Of its routes the
+class gets those that are its own methods and those that belong to no class, so that classes can share one
+application. An instance's routes are made by `Ingress.build`, with the methods bound to it.
 """
 
 import inspect
@@ -55,12 +55,13 @@ class Ingress:
 def ingress(app_or_builder: Any = None) -> Callable[..., Any]:
     """Serve a class through an ASGI application; put it below `@serve.deployment`.
 
-    Methods decorated with routes of a FastAPI application, or of a router it includes, get the replica's instance as
-    `self`. Calling the result without a class makes one: `serve.deployment(serve.ingress(app)())`.
+    Methods decorated with routes of a FastAPI application, or of a router it includes, get the replica's
+    instance as `self`. Calling the result without a class makes one:
+    `serve.deployment(serve.ingress(app)())`.
 
     Args:
-        app_or_builder: A FastAPI application, any other ASGI application, or a function without parameters that
-            makes one (called once on each replica).
+        app_or_builder: A FastAPI application, any other ASGI application, or a function without parameters
+            that makes one (called once on each replica).
 
     Returns:
         The class decorator.
@@ -105,16 +106,16 @@ def is_fastapi_app(app: object) -> bool:
 def _ingress_of(app_or_builder: Any) -> Callable[[type], Ingress]:
     if inspect.isclass(app_or_builder) or app_or_builder is None:
         raise TypeError(
-            f"@serve.ingress needs an application, not {app_or_builder!r}; write `@serve.ingress(app)` with a FastAPI or "
-            "other ASGI application, or a function without parameters that makes one"
+            f"@serve.ingress needs an application, not {app_or_builder!r}; write `@serve.ingress(app)` "
+            "with a FastAPI or other ASGI application, or a function without parameters that makes one"
         )
     if _is_asgi_app(app_or_builder):
         return lambda cls: Ingress(snapshot(app_or_builder, claim_methods(app_or_builder, cls)))
     if _parameter_count(app_or_builder) == 0:
         return lambda cls: Ingress(None, app_or_builder)
     raise TypeError(
-        f"@serve.ingress got {app_or_builder!r}, which is neither an ASGI application, called with (scope, receive, send), "
-        "nor a function without parameters that makes one"
+        f"@serve.ingress got {app_or_builder!r}, which is neither an ASGI application, called with "
+        "(scope, receive, send), nor a function without parameters that makes one"
     )
 
 

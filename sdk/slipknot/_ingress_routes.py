@@ -1,7 +1,7 @@
 """Copies of Starlette and FastAPI applications with other routes: for one class, then for one instance of it.
 
-An application is never changed, deep-copied or pickled here; routes are made anew through their public constructors, from
-the attributes of the same names.
+An application is never changed, deep-copied or pickled here; routes are made anew through their public
+constructors, from the attributes of the same names.
 """
 
 import copy
@@ -15,7 +15,7 @@ Convert = Callable[[Any, Any], Any]
 """(route, its router) -> the route to serve instead, or None to leave it out."""
 
 _owners: "weakref.WeakKeyDictionary[Any, weakref.ref[type]]" = weakref.WeakKeyDictionary()
-"""Which class a function that is a route belongs to. Tells apart classes of one name, as a notebook makes them."""
+"""Which class a function that is a route belongs to; tells apart classes of one name, as in a notebook."""
 
 
 def claim_methods(app: object, cls: type) -> Callable[[Any], bool]:
@@ -42,15 +42,17 @@ def claim_methods(app: object, cls: type) -> Callable[[Any], bool]:
 
 
 def snapshot(app: Any, is_served: Callable[[Any], bool]) -> Any:
-    """Copy an application with the routes it has now, as far as the class serves them; foreign ASGI applications stay."""
-    return _copied_app(app, lambda route, router: route if is_served(getattr(route, "endpoint", None)) else None)
+    """Copy an application with the routes of now that the class serves; foreign ASGI applications stay."""
+    return _copied_app(
+        app, lambda route, router: route if is_served(getattr(route, "endpoint", None)) else None
+    )
 
 
 def bound_app(app: Any, instance: object) -> Any:
     """Copy an application with the methods among its routes bound to an instance."""
 
     def convert(route: Any, router: Any) -> Any:
-        endpoint = getattr(route, "endpoint", None)
+        endpoint: Any = getattr(route, "endpoint", None)
         if not _looks_like_method(endpoint):
             return route
         return _rebuilt(route, router, endpoint.__get__(instance, type(instance)))
@@ -63,7 +65,9 @@ def bound_app(app: Any, instance: object) -> Any:
 
 def _looks_like_method(endpoint: Any) -> bool:
     """It was defined in a class body and takes `self`."""
-    if not hasattr(endpoint, "__get__") or inspect.ismethod(endpoint) or inspect.isclass(endpoint):
+    if endpoint is None or not hasattr(endpoint, "__get__"):
+        return False
+    if inspect.ismethod(endpoint) or inspect.isclass(endpoint):
         return False
     class_name = getattr(endpoint, "__qualname__", "").rpartition(".")[0]
     if not class_name or class_name.endswith("<locals>"):
@@ -96,7 +100,8 @@ def _copied_router(router: Any, convert: Convert) -> Any:
     copied.routes = [
         route for original in router.routes if (route := _converted(original, copied, convert)) is not None
     ]
-    # The original's is bound to the original and its routes. Its limit on bodies is the application's too, which keeps it.
+    # The original's is bound to the original and its routes. Its limit on bodies is the application's too,
+    # which keeps it.
     copied.middleware_stack = copied.app
     return copied
 
@@ -106,17 +111,23 @@ def _converted(route: Any, router: Any, convert: Convert) -> Any:
     if included is None:
         return convert(route, router)
     # FastAPI does not copy an included router's routes but refers to the router.
-    return type(route)(original_router=_copied_router(included, convert), include_context=route.include_context)
+    return type(route)(
+        original_router=_copied_router(included, convert), include_context=route.include_context
+    )
 
 
 def _rebuilt(route: Any, router: Any, endpoint: Any) -> Any:
     """Make a route of the same kind with another endpoint."""
     options = _options(type(route), route)
     if "dependency_overrides_provider" in _parameters(type(route)):
-        provider = getattr(route, "dependency_overrides_provider", None) or router.dependency_overrides_provider
+        provider = (
+            getattr(route, "dependency_overrides_provider", None) or router.dependency_overrides_provider
+        )
         options["dependency_overrides_provider"] = provider
     if options.get("response_model") is None and getattr(route, "stream_item_type", None) is not None:
-        del options["response_model"]  # it was left to be inferred from the annotation, together with the items' type
+        del options[
+            "response_model"
+        ]  # it was left to be inferred from the annotation, together with the items' type
     options["endpoint"] = endpoint
     rebuilt = type(route)(options.pop("path"), **options)
     for name, value in vars(route).items():
@@ -129,7 +140,7 @@ def _options(cls: type, route: Any) -> dict[str, Any]:
 
 
 def _parameters(cls: type) -> list[str]:
-    """Names of the constructor's parameters, those of the base classes too if it passes on what it does not know."""
+    """Names of the constructor's parameters; those of the base classes too if it takes any keyword."""
     names: list[str] = []
     for base in cls.__mro__:
         if "__init__" not in vars(base) or base is object:
@@ -142,20 +153,21 @@ def _parameters(cls: type) -> list[str]:
 
 
 def _renew_documentation(app: Any) -> None:
-    """Let /openapi.json and /docs describe this copy: FastAPI's own routes for them know only the original."""
+    """Let /openapi.json and /docs describe this copy; FastAPI's own routes for them know the original."""
     routes, app.router.routes = app.router.routes, []
     app.openapi_schema = None
     app.setup()
     renewed = {(route.path, route.endpoint.__qualname__): route for route in app.router.routes}
     app.router.routes = [
-        renewed.get((getattr(r, "path", ""), getattr(getattr(r, "endpoint", None), "__qualname__", "")), r) for r in routes
+        renewed.get((getattr(r, "path", ""), getattr(getattr(r, "endpoint", None), "__qualname__", "")), r)
+        for r in routes
     ]
     if "openapi" in vars(app):
         app.openapi = _without_self(app.openapi)
 
 
 def _without_self(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """A custom schema is made from the original application, whose methods still have `self` as a query parameter."""
+    """A custom schema is made from the original application, where `self` is still a query parameter."""
 
     def schema() -> dict[str, Any]:
         described = openapi()
