@@ -256,7 +256,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._balance_reading()
 
     def cut(self, *, reset: bool) -> None:
-        """End the connection in the middle of a response; `reset`: at once and with an error for the client."""
+        """End the connection in the middle of a response; `reset`: at once, with an error for the client."""
         if not reset:
             self.transport.close()
             return
