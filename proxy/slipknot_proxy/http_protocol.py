@@ -104,6 +104,11 @@ class HttpProtocol(HttpToolsProtocol):
         for cycle in cycles:
             cycle.disconnect()
 
+    def eof_received(self) -> None:
+        """The client sends nothing more, which counts as gone; what is written already is still delivered."""
+        if self._cycles:
+            self.transport.abort()
+
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
         if self._is_lingering or self._refusal is not None or self.parser is None:

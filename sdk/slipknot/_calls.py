@@ -1,224 +1,340 @@
 """One handle call from its beginning to its outcome. `serve/handle.py` wraps it for users.
 
-A call belongs to the loop of its connection; whoever uses it from elsewhere hops there. To whom it belongs is decided where
-it is made: to the request in whose context `.remote()` ran, unless that request is already cleaning up, or the handle is
-detached.
+A call lives on the loop of its connection; who uses it from elsewhere hops there. To which request it belongs
+is decided where it is made: to the one in whose context `.remote()` ran, unless that is already cleaning up, or
+the handle is detached.
+
+A call ends in one of these ways, and then stays so:
+- a reply: the result, the end of a stream, or what the method raised;
+- cancelled by `response.cancel()` or by the task that awaited it: RequestCancelledError;
+- cancelled with its request: CancelledError in tasks, RequestCancelledError in threads;
+- an error of slipknot's own: the deadline, no replica, the replica lost, an argument that could not be had.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from slipknot_core import payloads, request_context
 from slipknot_core.deadline import NEVER
-from slipknot_core.errors import RequestCancelledError, SlipknotServeException
-from slipknot_core.failures import from_error_info
+from slipknot_core.errors import (
+    DeploymentUnavailableError,
+    ProtocolError,
+    ReplicaUnavailableError,
+    RequestCancelledError,
+    RequestTimeoutError,
+    SlipknotServeException,
+)
 from slipknot_core.ids import DeploymentId, new_request_id
 from slipknot_core.request_context import RequestContext
-from slipknot_core.routing.exchange import Exchange
+from slipknot_core.routing.exchange import PARENT_FIRST_S, Exchange
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
-from ._connection import Connection
+from ._call_open import HandleOptions, new_open, origin
+from ._connection import CLOSED, Connection
+from ._replies import read_reply, renewed
 
 REQUESTED = CancelReason.CANCEL_REASON_REQUESTED
 PARENT_CANCELLED = CancelReason.CANCEL_REASON_PARENT_CANCELLED
+DEADLINE_EXCEEDED = CancelReason.CANCEL_REASON_DEADLINE_EXCEEDED
 
-
-@dataclass(frozen=True, slots=True)
-class HandleOptions:
-    """What `DeploymentHandle.options` sets."""
-
-    method_name: str = "__call__"
-    multiplexed_model_id: str = ""
-    session_id: str = ""
-    stream: bool = False
-    detached: bool = False
+_NO_VALUE: Any = object()
 
 
 class Call:
-    """One call. Made by `begin`, in the context and thread of the caller; all else happens on the connection's loop."""
+    """One call. It is made, and `begin` is called, in the thread and context of the caller.
+
+    Invariant: `is_done` is set once, on the loop, when the outcome is there to be read from any thread.
+    """
 
     def __init__(self, connection: Connection, deployment_id: DeploymentId, options: HandleOptions) -> None:
         parent = request_context.current.get()
         self.connection = connection
+        self.deployment_id = deployment_id
         self.request_id = parent.request_id if parent is not None else new_request_id()
         self.owner: RequestContext | None = None if options.detached else request_context.owner_of_new_call()
-        self.is_cancel_requested = False
-        self._deployment_id = deployment_id
-        self._options = options
-        self._open = replica_pb2.Open(
-            request_id=self.request_id,
-            multiplexed_model_id=options.multiplexed_model_id,
-            session_id=options.session_id,
-        )
-        if parent is not None:
-            self._open.route = parent.route
-            self._open.traceparent = parent.traceparent
-            self._open.caller_chain.extend(parent.caller_chain)
-            self._open.caller_chain.append(f"{parent.app_name}/{parent.deployment_name}")
-        self._open.method.method_name = options.method_name
-        self._open.method.stream = options.stream
-        self.exchange: Exchange | None = None
-        self._early_error: BaseException | None = None
+        self.is_done = False
+        self._open = new_open(self.request_id, options, parent)
+        self._exchange: Exchange | None = None
+        self._frame: replica_pb2.ReplyFrame | None = None
+        self._value: Any = _NO_VALUE
+        self._early_error: Exception | None = None
+        self._early_reason: CancelReason | None = None
+        self._is_cancel_requested = False
+        self._is_parent_asked = False
         self._waiters: list[asyncio.Future[None]] = []
         self._resolving: asyncio.Task[None] | None = None
 
-    def begin(self, args: Sequence[Any], kwargs: Mapping[str, Any], pending: "Sequence[Call]") -> None:
-        """Start the call; with `pending` upstream calls among the arguments, as soon as they are there."""
-        if pending:
-            self.connection.call_soon(self._begin_resolving, args, kwargs)
+    def begin(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], upstream: "Mapping[int | str, Call]"
+    ) -> None:
+        """Start the call; with `upstream` calls among the arguments, once their results are there.
+
+        Args:
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+            upstream: The calls whose results are to take the place of arguments, by position or name.
+
+        Raises:
+            SerializationError: An argument cannot be pickled; names it.
+            SlipknotServeException: The connection is closed.
+        """
+        if upstream:
+            self.connection.call_soon(self._begin_resolving, list(args), dict(kwargs), upstream)
             return
-        self._open.method.arguments.CopyFrom(payloads.encode_arguments(tuple(args), kwargs))
+        self._set_arguments(args, kwargs)
         self.connection.call_soon(self._send)
 
-    # --- on the loop ------------------------------------------------------------------------------------------------
-
-    def cancel(self, reason: CancelReason, origin: str) -> None:
-        """End the call, whatever it does; a no-op after its outcome."""
-        if self.exchange is not None:
-            self.exchange.cancel(reason, origin)
-        elif self._early_error is None:
-            if reason == PARENT_CANCELLED:
-                self._fail_early(asyncio.CancelledError())
-            else:
-                self._fail_early(RequestCancelledError(f"Request {self.request_id} was cancelled."))
+    # --- from any thread ----------------------------------------------------------------------------------
 
     @property
-    def is_done(self) -> bool:
-        """There is an outcome."""
-        return self._early_error is not None or (self.exchange is not None and self.exchange.closed)
+    def cancel_reason(self) -> CancelReason | None:
+        """Why it was cancelled, if it was; None if its outcome came first."""
+        if self._is_cancel_requested:
+            return REQUESTED
+        if not self.is_done:
+            return None
+        exchange = self._exchange
+        if exchange is None:
+            reason = self._early_reason
+        else:
+            reason = exchange.cancel_reason if exchange.error is not None else None
+        if self._has_timed_out and self.owner is not None and self.owner.is_cancelled:
+            return PARENT_CANCELLED  # both have the same deadline, and it is the request's that counts
+        return reason
 
     @property
     def is_cancelled(self) -> bool:
-        """It was cancelled before it had an outcome."""
-        if not self.is_done:
-            return self.is_cancel_requested
-        if self.exchange is None:
-            return isinstance(self._early_error, (asyncio.CancelledError, RequestCancelledError))
-        return self.exchange.error is not None and self.exchange.cancel_reason is not None
+        """It was cancelled before it had an outcome; a deadline does not count."""
+        return self.cancel_reason not in (None, DEADLINE_EXCEEDED)
 
     @property
-    def is_cancelled_by_parent(self) -> bool:
-        """It was cancelled with the request it belongs to."""
-        if self.exchange is None:
-            return isinstance(self._early_error, asyncio.CancelledError)
-        return self.exchange.error is not None and self.exchange.cancel_reason == PARENT_CANCELLED
+    def is_settled(self) -> bool:
+        """It is done, and nothing that its request may still have to say would change how."""
+        return self.is_done and not self._must_ask_parent
 
-    @property
-    def error(self) -> BaseException | None:
-        """What ended the call instead of a reply."""
-        return self._early_error if self.exchange is None else self.exchange.error
+    def cancel(self) -> None:
+        """Cancel what runs for this call; from any thread. Once it is done a no-op."""
+        if self.is_done:
+            return
+        if self.connection.is_on_loop:
+            self.end(REQUESTED, origin())
+            return
+        # From here on it counts as cancelled, even if a reply arrives before the loop hears of it.
+        self._is_cancel_requested = True
+        self.post_cancel()
 
-    async def progress(self) -> None:
-        """Wait until there is a reply to read or an outcome.
+    def post_cancel(self) -> None:
+        """Cancel a little later, on the loop; may be called from a finaliser."""
+        try:
+            self.connection.post(self.end, REQUESTED, origin())
+        except SlipknotServeException:
+            pass  # a closed connection has ended all its calls
+
+    def value(self) -> Any:
+        """The result of a settled unary call, or raise why there is none."""
+        if self._is_cancel_requested or self._frame is None:
+            raise self.error()
+        if self._value is _NO_VALUE:
+            self._value = read_reply(self._frame, "result")
+        return self._value
+
+    def error(self) -> BaseException:
+        """What to raise for a call that ended without a reply; made anew, or tracebacks would pile up."""
+        reason = self.cancel_reason
+        if reason == PARENT_CANCELLED:
+            return asyncio.CancelledError(f"request {self.request_id} was cancelled")
+        if reason not in (None, DEADLINE_EXCEEDED):
+            return RequestCancelledError(f"Request {self.request_id} was cancelled.")
+        error = self._early_error if self._exchange is None else self._exchange.error
+        if error is None:
+            return ProtocolError(f"request {self.request_id} to {self.deployment_id} ended without a reply")
+        return renewed(error)
+
+    # --- on the loop --------------------------------------------------------------------------------------
+
+    def end(self, reason: CancelReason, origin: str) -> None:
+        """End the call with a cancellation, whatever it does; once it is done a no-op."""
+        if self._exchange is not None:
+            self._exchange.cancel(reason, origin)
+        elif not self.is_done:
+            self._early_reason = reason
+            self._finish()
+
+    async def settle(self) -> None:
+        """Wait for the outcome; raises nothing of the call's.
 
         Cancellation:
             Safe; the call goes on.
         """
+        while not self.is_done:
+            await self._progress()
+        if self._must_ask_parent:
+            await self._ask_parent()
+
+    async def next_replies(self, limit: int = 1) -> list[replica_pb2.ReplyFrame]:
+        """Wait for the next reply of a stream and take up to `limit` that are there; nothing at the end.
+
+        Cancellation:
+            Safe; the call goes on.
+        """
+        replies: list[replica_pb2.ReplyFrame] = []
+        while not replies:
+            exchange = self._exchange
+            while (
+                len(replies) < limit and exchange is not None and (reply := exchange.try_next()) is not None
+            ):
+                replies.append(reply)
+                exchange.grant(reply.item.value.ByteSize())
+            if not replies and self.is_done:
+                await self.settle()
+                return []
+            if not replies:
+                await self._progress()
+        return replies
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    async def _progress(self) -> None:
         waiter: asyncio.Future[None] = self.connection.loop.create_future()
         self._waiters.append(waiter)
-        await waiter
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    def _set_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        arguments = payloads.encode_arguments(args, kwargs, of=f"the call of {self.deployment_id}")
+        self._open.method.arguments.CopyFrom(arguments)
 
     def _send(self) -> None:
-        owner = self.owner
-        if self.is_cancel_requested:
-            self._fail_early(RequestCancelledError(f"Request {self.request_id} was cancelled."))
+        if self._is_cancel_requested:
+            self.end(REQUESTED, "")
+        if self.is_done:
             return
-        deadline = NEVER if owner is None else owner.deadline
-        self.exchange = self.connection.dispatcher.open(self._deployment_id, self._open, deadline, context=owner)
-        self.exchange.on_ready = self._wake
-        self._wake()
-
-    def _begin_resolving(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        if self.owner is not None and not self.owner.adopt(self, self.cancel):
-            self._fail_early(asyncio.CancelledError())
+        if self.connection.is_closed:
+            self._fail(SlipknotServeException(CLOSED))
             return
-        self._resolving = self.connection.loop.create_task(
-            self._resolve(args, kwargs), name=f"arguments of request {self.request_id}"
+        deadline = NEVER if self.owner is None else self.owner.deadline
+        exchange = self.connection.dispatcher.open(
+            self.deployment_id, self._open, deadline, context=self.owner
         )
+        self._exchange = exchange
+        exchange.on_ready = self._on_ready
+        self._on_ready()
 
-    async def _resolve(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Wait for upstream results and pass them on by value; an upstream failure becomes this call's."""
-        try:
-            values = [await _value_of(argument) for argument in args]
-            named = {name: await _value_of(argument) for name, argument in kwargs.items()}
-            self._open.method.arguments.CopyFrom(payloads.encode_arguments(tuple(values), named))
-        except asyncio.CancelledError:
-            if self._early_error is None:  # an upstream call was cancelled with its own request
-                self._fail_early(asyncio.CancelledError())
-            raise
-        except Exception as error:  # whatever the upstream call raised
-            self._fail_early(error)
-            return
-        finally:
-            if self.owner is not None:
-                self.owner.release(self)
-            self._resolving = None
-        if self._early_error is None:
-            self._send()
+    def _on_ready(self) -> None:
+        exchange = self._exchange
+        if exchange is not None and exchange.closed and not self.is_done:
+            if not self._open.method.stream:
+                self._frame = exchange.try_next()
+            self._finish()
+        else:
+            self._wake()
 
-    def _fail_early(self, error: BaseException) -> None:
-        self._early_error = error
+    def _fail(self, error: Exception, reason: CancelReason | None = None) -> None:
+        """End a call that has not been sent."""
+        if not self.is_done:
+            self._early_error, self._early_reason = error, reason
+            self._finish()
+
+    def _finish(self) -> None:
+        self.is_done = True
         if self._resolving is not None:
             self._resolving.cancel()
         self._wake()
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
+    # --- the parent's deadline ----------------------------------------------------------------------------
 
-class UnaryOutcome:
-    """Reads the one reply of a unary call, once, however many ask for it."""
+    @property
+    def _has_timed_out(self) -> bool:
+        if self._exchange is None:
+            return self._early_reason == DEADLINE_EXCEEDED
+        return isinstance(self._exchange.error, RequestTimeoutError)
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._frame: replica_pb2.ReplyFrame | None = None
+    @property
+    def _must_ask_parent(self) -> bool:
+        return self.owner is not None and self._has_timed_out and not self._is_parent_asked
 
-    async def wait(self) -> None:
-        """Wait for the outcome; raises nothing of the call's. Cancelling this leaves the call alone."""
-        while not self._call.is_done:
-            await self._call.progress()
-        if self._frame is None and self._call.exchange is not None:
-            self._frame = self._call.exchange.try_next()
+    async def _ask_parent(self) -> None:
+        """The deadline is the request's own: leave it a moment to be cancelled, and to say so."""
+        owner = self.owner
+        assert owner is not None
+        loop = self.connection.loop
+        heard: asyncio.Future[None] = loop.create_future()
 
-    def value(self) -> Any:
-        """The result; raises what the call raised (CancelledError if it was cancelled with its request)."""
-        if self._frame is not None:
-            return read_reply(self._frame, self._call.request_id)
-        raise_error(self._call)
+        def on_cancel(reason: CancelReason, origin: str) -> None:
+            loop.call_soon_threadsafe(_resolve_future, heard)
+
+        if owner.adopt(heard, on_cancel):
+            try:
+                async with asyncio.timeout(PARENT_FIRST_S):
+                    await heard
+            except TimeoutError:
+                pass
+            finally:
+                owner.release(heard)
+        self._is_parent_asked = True
+
+    # --- responses among the arguments --------------------------------------------------------------------
+
+    def _begin_resolving(
+        self, args: list[Any], kwargs: dict[str, Any], upstream: "Mapping[int | str, Call]"
+    ) -> None:
+        if self.owner is not None and not self.owner.adopt(self, self.end):
+            self.end(PARENT_CANCELLED, self.owner.cancel_origin)
+            return
+        self._resolving = self.connection.loop.create_task(
+            self._resolve(args, kwargs, upstream), name=f"arguments of request {self.request_id}"
+        )
+
+    async def _resolve(
+        self, args: list[Any], kwargs: dict[str, Any], upstream: "Mapping[int | str, Call]"
+    ) -> None:
+        """Wait for upstream results and pass them on by value; an upstream failure becomes this call's."""
+        try:
+            async with asyncio.timeout(self._patience_s()):
+                for call in upstream.values():
+                    await call.settle()
+        except TimeoutError:
+            self._fail(RequestTimeoutError(f"Request {self.request_id} timed out."), DEADLINE_EXCEEDED)
+        finally:
+            self._resolving = None
+            if self.owner is not None:
+                self.owner.release(self)
+        if not self.is_done:
+            self._fill_in(args, kwargs, upstream)
+        self._send()
+
+    def _fill_in(self, args: list[Any], kwargs: dict[str, Any], upstream: "Mapping[int | str, Call]") -> None:
+        place: int | str
+        try:
+            for place, call in upstream.items():
+                if call.is_cancelled:
+                    raise RequestCancelledError(f"Request {call.request_id} was cancelled.")
+                if isinstance(place, int):
+                    args[place] = call.value()
+                else:
+                    kwargs[place] = call.value()
+            self._set_arguments(args, kwargs)
+        except (ReplicaUnavailableError, DeploymentUnavailableError) as error:
+            text = f"argument {place!r} of the call of {self.deployment_id} is missing: {error}"
+            self._fail(type(error)(text))
+        except Exception as error:  # noqa: BLE001 - whatever the upstream call raised
+            self._fail(error)
+
+    def _patience_s(self) -> float | None:
+        timeout_s = None if self.owner is None else self.owner.deadline.timeout_s()
+        return None if timeout_s is None else timeout_s + PARENT_FIRST_S
 
 
-def raise_error(call: Call) -> Any:
-    """Raise what ended `call`."""
-    if call.is_cancelled_by_parent:
-        raise asyncio.CancelledError(f"request {call.request_id} was cancelled")
-    error = call.error
-    if error is None:
-        raise SlipknotServeException(f"request {call.request_id} ended without a reply")
-    raise error.with_traceback(None)
-
-
-def read_reply(frame: replica_pb2.ReplyFrame, request_id: str) -> Any:
-    """The value in a reply, or raise the failure in it."""
-    match frame.WhichOneof("frame"):
-        case "result":
-            return payloads.decode_value(frame.result.value)
-        case "item":
-            return payloads.decode_value(frame.item.value)
-        case "failure":
-            raise from_error_info(frame.failure.error)
-        case kind:
-            raise SlipknotServeException(f"request {request_id}: unexpected reply {kind!r}")
-
-
-async def _value_of(argument: Any) -> Any:
-    from .serve.handle import DeploymentResponse
-
-    return await argument._resolved() if isinstance(argument, DeploymentResponse) else argument
+def _resolve_future(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

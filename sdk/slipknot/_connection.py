@@ -1,7 +1,7 @@
 """This process's connection to its cluster: one event loop with gRPC, a dispatcher, and the controller's API.
 
-A driver gets a background thread with a loop; replicas and test clusters bring the loop they run on. A context
-variable comes first, because in a test cluster several replicas live in one process; elsewhere it is unset.
+A driver gets a background thread with a loop; replicas and test clusters bring their own. A context
+variable comes first, because a test cluster has many replicas in one process; elsewhere it is unset.
 """
 
 import asyncio
@@ -115,6 +115,24 @@ class Connection:
             raise SlipknotServeException(CLOSED) from None
         finally:
             future.cancel()  # for a timeout or Ctrl-C; afterwards without effect
+
+    async def run_from_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the connection's loop and await its result on another one.
+
+        Raises:
+            SlipknotServeException: The connection is closed, or was closed in the meantime.
+
+        Cancellation:
+            Cancels the coroutine.
+        """
+        future = self.submit(coroutine)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self.is_closed and task is not None and task.cancelling() == 0:
+                raise SlipknotServeException(CLOSED) from None
+            raise
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Call on the loop: now if this is it, soon otherwise.

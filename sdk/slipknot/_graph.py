@@ -249,10 +249,7 @@ def _check_is_application(app: Any) -> None:
 def _check_ingresses(graph: _Graph) -> None:
     if "fastapi" not in sys.modules:
         return  # then there is none
-    try:
-        from ._ingress import is_fastapi_ingress
-    except ImportError:
-        return
+    from ._ingress import is_fastapi_ingress
 
     names = [name for name, node in graph.nodes.items() if is_fastapi_ingress(node.deployment.func_or_class)]
     if len(names) > 1:

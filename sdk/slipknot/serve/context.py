@@ -54,7 +54,7 @@ class ReplicaContext:
 
 
 class RequestContextView:
-    """The request that this code runs in; empty outside one. Live: `cancel_reason` changes when it is cancelled."""
+    """The request that this code runs in; empty outside one. It is live: `cancel_reason` may change."""
 
     __slots__ = ("_request",)
 
@@ -92,7 +92,7 @@ class RequestContextView:
 
     @property
     def cancel_reason(self) -> str | None:
-        """Why it was cancelled, for example "CLIENT_DISCONNECTED" or "DEADLINE_EXCEEDED"; None if it was not."""
+        """Why it was cancelled, for example "CLIENT_DISCONNECTED"; None if it was not."""
         reason = self._request.cancel_reason
         return None if reason is None else CancelReason.Name(reason).removeprefix("CANCEL_REASON_")
 
@@ -155,7 +155,7 @@ _get_serve_request_context = get_request_context
 
 
 def cancelled() -> bool:
-    """Tell whether the request that this code runs in was cancelled. For sync handlers, which cannot be interrupted."""
+    """Tell whether the request at hand was cancelled; for sync handlers, which nothing interrupts."""
     request = request_context.current.get()
     return request is not None and request.is_cancelled
 
@@ -167,7 +167,7 @@ def get_multiplexed_model_id() -> str:
 
 
 def _set_replica_context(replica: ReplicaContext, *, for_process: bool = False) -> None:
-    """Set it for this context and what is copied from it, or (`for_process`) for all threads of this process."""
+    """Set it for this context and what is copied from it, or (`for_process`) for all threads here."""
     global _process_replica
     _replica.set(replica)
     if for_process:

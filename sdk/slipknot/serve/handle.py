@@ -3,28 +3,36 @@
     response = handle.method.remote(1, key="value")     # starts at once
     value = await response                               # in async code; response.result() elsewhere
 
-Cancellation, in short: a call belongs to the request in whose context it was made and is cancelled with it; awaiting it is
+A call belongs to the request in whose context it was made and is cancelled with it; awaiting it is
 like awaiting an `asyncio.Task`; `handle.options(detached=True)` makes calls that belong to nobody.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
-from slipknot_core.errors import RequestCancelledError, SlipknotServeException
+from slipknot_core.errors import RequestCancelledError, SerializationError
 from slipknot_core.ids import DeploymentId
+from slipknot_proto.v1.replica_pb2 import ReplyFrame
 
 from .. import _connection
-from .._calls import REQUESTED, Call, HandleOptions, UnaryOutcome, raise_error, read_reply
+from .._call_open import HandleOptions
+from .._calls import Call
+from .._replies import read_reply
 
 __all__ = ["DeploymentHandle", "DeploymentResponse", "DeploymentResponseGenerator"]
 
 _UNSET: Any = object()
 
 _ON_A_LOOP = (
-    "`{what}` blocks, and must not be called in an asyncio event loop: it would stop every other request. Use `{instead}`."
+    "`{what}` blocks, and must not be called in an asyncio event loop: it would stop every other request. "
+    "Use `{instead}`."
 )
+
+BATCH = 256
+"""Items that cross from the connection's loop to a thread or another loop at once."""
 
 
 class DeploymentHandle:
@@ -120,15 +128,18 @@ class DeploymentHandle:
             SerializationError: An argument cannot be pickled; names it.
             SlipknotServeException: There is no cluster.
         """
-        everything = (*args, *kwargs.values())
-        for value in everything:
-            if isinstance(value, DeploymentResponseGenerator):
+        upstream: dict[int | str, Call] = {}
+        arguments: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+        for place, value in arguments:
+            if isinstance(value, DeploymentResponse):
+                upstream[place] = value._call
+            elif isinstance(value, DeploymentResponseGenerator):
                 raise TypeError(
-                    "a DeploymentResponseGenerator cannot be an argument of a call; iterate it and pass on what it gives"
+                    f"argument {place!r} is a DeploymentResponseGenerator, which cannot be passed to a call; "
+                    "iterate it and pass on what it gives"
                 )
-        pending = [value._call for value in everything if isinstance(value, DeploymentResponse)]
         call = Call(_connection.current(), self.deployment_id, self._options)
-        call.begin(args, kwargs, pending)
+        call.begin(args, kwargs, upstream)
         return DeploymentResponseGenerator(call) if self._options.stream else DeploymentResponse(call)
 
     def _parts(self) -> tuple[str, str, HandleOptions]:
@@ -138,66 +149,56 @@ class DeploymentHandle:
 class _Response:
     """What both kinds of responses have."""
 
-    _kind = "DeploymentResponse"
-
     def __init__(self, call: Call) -> None:
         self._call = call
 
     def __repr__(self) -> str:
         state = "cancelled" if self.cancelled() else "done" if self._call.is_done else "pending"
-        return f"<{self._kind} of request {self.request_id}: {state}>"
+        return f"<{type(self).__name__} of request {self.request_id}: {state}>"
 
     def __reduce__(self) -> NoReturn:
-        raise SlipknotServeException(
-            f"{self._kind} is not serializable. Pass it as an argument of its own (not inside a list or dict): then its "
-            "result is passed on. Or await it first."
+        raise SerializationError(
+            f"{type(self).__name__} is not serializable. Pass a response as an argument of its own (not "
+            "inside a list or dict): then its result is passed on. Or await it first."
         )
 
     @property
     def request_id(self) -> str:
-        """Id of the request that this call belongs to."""
+        """Id of the request that this call is part of."""
         return self._call.request_id
 
     def cancel(self) -> None:
         """Cancel the call and everything it has started. Idempotent; after the result has arrived a no-op.
 
-        Before it runs it never will; while it runs, its handler gets `asyncio.CancelledError`.
+        Before it runs it never will; while it runs, its handler gets `asyncio.CancelledError`. Afterwards
+        whoever asks for the result gets `RequestCancelledError`.
         """
-        self._call.is_cancel_requested = True
-        self._call.connection.call_soon(self._call.cancel, REQUESTED, "response.cancel()")
+        self._call.cancel()
 
     def cancelled(self) -> bool:
-        """It was cancelled before its result had arrived."""
+        """Whether it was cancelled, by whomever, before its result had arrived."""
         return self._call.is_cancelled
 
 
 class DeploymentResponse(_Response):
-    """The result of a call, some time. Await it, or use `result()` in code without an event loop; as often as you like.
+    """The result of a call, some time. Await it, or use `result()` without an event loop, as often as you like.
 
     Cancellation:
-        As for an `asyncio.Task`: cancelling the task that awaits it cancels the call, `asyncio.shield(response)` does not.
-        If the request that made the call is cancelled, so is the call, and awaiting it raises `asyncio.CancelledError`.
+        As for an `asyncio.Task`: cancelling a task that awaits it cancels the call (others that await it get
+        `RequestCancelledError`); `asyncio.shield(response)` keeps it. If the request that made the call is
+        cancelled, so is the call, shielded or not, and awaiting it raises `asyncio.CancelledError`.
     """
-
-    def __init__(self, call: Call) -> None:
-        super().__init__(call)
-        self._outcome = UnaryOutcome(call)
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait for the result.
 
         Raises:
             RequestCancelledError: It was cancelled by `cancel()`.
+            RequestTimeoutError: The request's deadline passed.
             BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError: It could not be served.
             Exception: Whatever the method raised, with its remote traceback as `__cause__`.
         """
         return self._wait().__await__()
-
-    def __aiter__(self) -> NoReturn:
-        raise TypeError("a DeploymentResponse has one result: await it. To iterate, use handle.options(stream=True)")
-
-    def __iter__(self) -> NoReturn:
-        raise TypeError("a DeploymentResponse has one result: call result(). To iterate, use handle.options(stream=True)")
 
     def result(self, *, timeout_s: float | None = None) -> Any:
         """Wait for the result, in code without an event loop.
@@ -215,90 +216,90 @@ class DeploymentResponse(_Response):
             raise ValueError(f"timeout_s must not be negative, got {timeout_s}")
         if asyncio._get_running_loop() is not None:
             raise RuntimeError(_ON_A_LOOP.format(what="response.result()", instead="await response"))
-        try:
-            self._call.connection.run(self._outcome.wait(), timeout_s)
-        except TimeoutError:
-            raise TimeoutError(f"request {self.request_id} has no result after {timeout_s} s; it goes on") from None
-        try:
-            return self._outcome.value()
-        except asyncio.CancelledError:
-            raise RequestCancelledError(f"Request {self.request_id} was cancelled.") from None
+        call = self._call
+        if not call.is_settled:
+            try:
+                call.connection.run(call.settle(), timeout_s)
+            except TimeoutError:
+                raise TimeoutError(
+                    f"request {self.request_id} has no result after {timeout_s} s; it goes on"
+                ) from None
+        return _in_thread(call.value)
 
     async def _wait(self) -> Any:
-        connection = self._call.connection
+        call = self._call
         try:
-            if connection.is_on_loop:
-                await self._outcome.wait()
+            if call.is_settled:
+                pass
+            elif call.connection.is_on_loop:
+                await call.settle()
             else:
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._outcome.wait(), connection.loop))
-        except asyncio.CancelledError:
-            self.cancel()
+                await call.connection.run_from_loop(call.settle())
+        except (asyncio.CancelledError, GeneratorExit):
+            call.cancel()
             raise
-        return self._outcome.value()
-
-    async def _resolved(self) -> Any:
-        """The value for a downstream call, on the connection's loop; giving up leaves this call alone."""
-        await self._outcome.wait()
-        return self._outcome.value()
+        return call.value()
 
 
 class DeploymentResponseGenerator(_Response):
     """The items of a streaming call, as they come. Iterate it once, with `async for` or `for`.
 
-    A bounded number of items travels ahead of the reader. Dropping an unfinished generator cancels the call.
+    A bounded amount travels ahead of the reader. Dropping an unfinished generator cancels the call.
 
     Cancellation:
-        Cancelling the task that iterates cancels the call. If the request that made the call is cancelled, so is the call,
-        and iterating raises `asyncio.CancelledError`.
+        Cancelling the task that iterates cancels the call. If the request that made the call is cancelled, so
+        is the call, and iterating raises `asyncio.CancelledError`.
     """
-
-    _kind = "DeploymentResponseGenerator"
 
     def __init__(self, call: Call) -> None:
         super().__init__(call)
-        self._is_finished = False
-        self._failure: Exception | None = None
-
-    def __await__(self) -> NoReturn:
-        raise TypeError("a DeploymentResponseGenerator cannot be awaited; iterate it with `async for`")
+        self._replies: deque[ReplyFrame] = deque()
+        self._last: ReplyFrame | None = None
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
     async def __anext__(self) -> Any:
-        connection = self._call.connection
+        """The next item.
+
+        Raises:
+            StopAsyncIteration: The method's generator is exhausted.
+            Exception: As awaiting a `DeploymentResponse`; and again if asked again.
+        """
+        call = self._call
         try:
-            if connection.is_on_loop:
-                frame = await self._next_frame()
-            else:
-                frame = await asyncio.wrap_future(
-                    asyncio.run_coroutine_threadsafe(self._next_frame(), connection.loop)
-                )
-        except asyncio.CancelledError:
-            self.cancel()
+            if not self._has_reply:
+                if call.connection.is_on_loop:
+                    self._replies.extend(await call.next_replies())
+                else:
+                    self._replies.extend(await call.connection.run_from_loop(call.next_replies(BATCH)))
+        except (asyncio.CancelledError, GeneratorExit):
+            call.cancel()
             raise
-        if frame is None:
-            self._raise_end(StopAsyncIteration)
-        return self._read(frame)
+        return self._take(StopAsyncIteration)
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
+        """The next item, in code without an event loop.
+
+        Raises:
+            StopIteration: The method's generator is exhausted.
+            RuntimeError: Called in an event loop.
+            Exception: As `result()` of a `DeploymentResponse`; and again if asked again.
+        """
         if asyncio._get_running_loop() is not None:
             raise RuntimeError(_ON_A_LOOP.format(what="next(response)", instead="async for"))
-        frame = self._call.connection.run(self._next_frame())
-        if frame is None:
-            try:
-                self._raise_end(StopIteration)
-            except asyncio.CancelledError:
-                raise RequestCancelledError(f"Request {self.request_id} was cancelled.") from None
-        return self._read(frame)
+        call = self._call
+        if not self._has_reply:
+            self._replies.extend(call.connection.run(call.next_replies(BATCH)))
+        return _in_thread(lambda: self._take(StopIteration))
 
     def __del__(self) -> None:
         call = getattr(self, "_call", None)
-        if call is not None and not self._is_finished and not call.is_done and not call.connection.loop.is_closed():
-            self.cancel()
+        if call is not None and not call.is_done:
+            call.post_cancel()
 
     def result(self, *, timeout_s: float | None = None) -> NoReturn:
         """Not available: a generator has many results.
@@ -306,44 +307,37 @@ class DeploymentResponseGenerator(_Response):
         Raises:
             TypeError: Always.
         """
-        raise TypeError("a DeploymentResponseGenerator has no result(); iterate it with `for`")
+        raise TypeError("a DeploymentResponseGenerator has no result(); iterate it with `for` or `async for`")
 
     async def aclose(self) -> None:
-        """End the call; as leaving a generator early."""
-        if not self._is_finished:
-            self.cancel()
+        """Cancel what is left of the call; for `contextlib.aclosing`."""
+        self.cancel()
 
-    async def _next_frame(self) -> Any:
-        """The next reply, or None at the end; on the connection's loop."""
-        call = self._call
-        while not self._is_finished:
-            frame = call.exchange.try_next() if call.exchange is not None else None
-            if frame is not None:
-                return frame
-            if call.is_done:
-                return None
-            await call.progress()
-        return None
+    # --- inside -------------------------------------------------------------------------------------------
 
-    def _read(self, frame: Any) -> Any:
-        kind = frame.WhichOneof("frame")
-        if kind == "end":
-            self._is_finished = True
-            raise StopAsyncIteration if asyncio._get_running_loop() is not None else StopIteration
-        try:
-            value = read_reply(frame, self.request_id)
-        except Exception as error:
-            self._is_finished, self._failure = True, error
-            raise
-        if self._call.exchange is not None:
-            self._call.connection.call_soon(self._call.exchange.grant, frame.item.ByteSize())
-        return value
+    @property
+    def _has_reply(self) -> bool:
+        """The next step needs no waiting."""
+        return bool(self._replies) or self._last is not None or self._call.is_cancelled
 
-    def _raise_end(self, stop: type[Exception]) -> NoReturn:
-        """Nothing comes any more: raise why."""
-        if self._failure is not None:
-            raise self._failure.with_traceback(None)
-        if self._is_finished:
+    def _take(self, stop: type[Exception]) -> Any:
+        if self._call.is_cancelled:
+            self._replies.clear()
+            raise self._call.error()
+        reply = self._last or (self._replies.popleft() if self._replies else None)
+        if reply is None:
+            raise self._call.error()
+        if reply.HasField("item"):
+            return read_reply(reply, "item")
+        self._last = reply
+        if reply.HasField("end"):
             raise stop
-        raise_error(self._call)
-        raise stop
+        return read_reply(reply, "item")
+
+
+def _in_thread(read: Callable[[], Any]) -> Any:
+    """Call `read`; CancelledError is for tasks only, and a thread cannot be cancelled."""
+    try:
+        return read()
+    except asyncio.CancelledError as error:
+        raise RequestCancelledError(str(error)) from None

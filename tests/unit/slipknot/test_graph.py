@@ -274,7 +274,6 @@ def test_versions() -> None:
 
 def test_two_fastapi_ingresses() -> None:
     """At most one in an application."""
-    pytest.importorskip("slipknot._ingress")
     one = serve.deployment(serve.ingress(FastAPI())(type("One", (), {})))
     two = serve.deployment(serve.ingress(FastAPI())(type("Two", (), {"__init__": lambda self, other: None})))
     assert names(build_application(one.bind())) == ["One"]

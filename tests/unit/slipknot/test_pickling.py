@@ -241,7 +241,7 @@ def test_cached_properties() -> None:
 
 
 def test_modules_made_by_hand() -> None:
-    """A module without a file goes by value, functions and classes with it, and the registry stays as it was."""
+    """A module without a file goes by value, with all in it, and the registry stays as it was."""
     module = types.ModuleType("made_by_hand")
     exec("factor = 3\nclass M:\n    def triple(self, x): return x * factor\ndef f(): return M", vars(module))
     sys.modules["made_by_hand"] = module
@@ -397,7 +397,8 @@ def test_a_script(run_scripts: RunScripts, tmp_path: Path) -> None:
             def once(self):
                 return cached(2)
             def me(self):
-                return Model.name, beside.helper(), self.imported().locked(), self.settings == Settings(Color.RED)
+                equal = self.settings == Settings(Color.RED)
+                return Model.name, beside.helper(), self.imported().locked(), equal
         @functools.lru_cache
         def cached(n):
             return n
@@ -561,7 +562,6 @@ def test_a_fastapi_app_that_was_used_before(run_scripts: RunScripts) -> None:
 
 def test_a_class_based_ingress_in_a_script(run_scripts: RunScripts) -> None:
     """The class and its application, with methods of the same name."""
-    pytest.importorskip("slipknot._ingress")
     driver = """
         from fastapi import FastAPI
         from slipknot import serve

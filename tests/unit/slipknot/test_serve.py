@@ -1,0 +1,114 @@
+"""The public API as a module: what it exports and what importing it costs."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+import slipknot
+from slipknot import serve
+from slipknot.serve import exceptions
+from slipknot_core import errors
+
+HEAVY = (
+    "pydantic",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "grpc",
+    "google.protobuf",
+    "cloudpickle",
+    "yaml",
+    "asyncio",
+)
+
+EXPORTED = [
+    "Application",
+    "Deployment",
+    "HTTPOptions",
+    "RunTarget",
+    "cancelled",
+    "delete",
+    "deployment",
+    "get_app_handle",
+    "get_deployment_handle",
+    "get_multiplexed_model_id",
+    "get_replica_context",
+    "get_request_context",
+    "ingress",
+    "run",
+    "run_many",
+    "shutdown",
+    "shutdown_async",
+    "start",
+    "status",
+    "config",
+    "context",
+    "exceptions",
+    "handle",
+    "http_adapters",
+    "schema",
+]
+
+
+def run_python(code: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_costs_next_to_nothing() -> None:
+    """No heavy module is imported before something is used."""
+    loaded = run_python("import sys\nfrom slipknot import serve\nprint(*sys.modules)").split()
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_declaring_needs_no_web_framework() -> None:
+    """A script without FastAPI does not pay for it."""
+    loaded = run_python(
+        "import sys\nfrom slipknot import serve\nserve.deployment(type('M', (), {})).bind()\nprint(*sys.modules)"
+    )
+    assert not {"pydantic", "fastapi", "starlette", "yaml", "cloudpickle"} & set(loaded.split())
+
+
+def test_exported_names() -> None:
+    """The list that users rely on."""
+    assert sorted(serve.__all__) == sorted(EXPORTED) == dir(serve)
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_every_name_can_be_fetched(name: str) -> None:
+    """And is documented."""
+    home = serve._MODULE_OF.get(name, f"slipknot.serve.{name}")
+    if importlib.util.find_spec(home) is None:
+        pytest.skip(f"{home} is not written yet")
+    assert getattr(serve, name).__doc__
+
+
+def test_unknown_names() -> None:
+    """As any module answers."""
+    with pytest.raises(AttributeError, match=r"module 'slipknot\.serve' has no attribute 'sparkle'"):
+        serve.sparkle  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(AttributeError, match="module 'slipknot' has no attribute 'sparkle'"):
+        slipknot.sparkle  # noqa: B018
+
+
+def test_package() -> None:
+    """The clients are fetched when they are used."""
+    assert dir(slipknot) == sorted(slipknot.__all__)
+    assert slipknot.__version__.count(".") == 2
+    if importlib.util.find_spec("slipknot.client") is not None:
+        assert slipknot.Client.__name__ == "Client"
+
+
+def test_exceptions() -> None:
+    """All that slipknot reports, and the name that Ray Serve's users catch."""
+    assert exceptions.RayServeException is exceptions.SlipknotServeException is errors.SlipknotServeException
+    assert {error.__name__ for error in errors.BY_REASON.values()} < set(exceptions.__all__)
+    for name in exceptions.__all__:
+        assert issubclass(getattr(exceptions, name), Exception)
