@@ -34,7 +34,7 @@ class Roles:
     def __init__(self, options: ClusterOptions, runtime_dir: RuntimeDir) -> None:
         self._options = options
         self._runtime_dir = runtime_dir
-        self._controller = Controller(ControllerConfig(address=runtime_dir.address("controller.sock"), store_kind="memory"))
+        self._controller = Controller(ControllerConfig(address=runtime_dir.address("controller.sock")))
         self._node: InProcessNode | None = None
         self._proxy: Proxy | None = None
         self._dispatcher: Dispatcher | None = None

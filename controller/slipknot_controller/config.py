@@ -1,0 +1,61 @@
+"""Options of one controller. A frozen value; no environment is read here."""
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+STORE_KINDS = ("memory", "sqlite")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """Where desired state is kept.
+
+    Raises:
+        ValueError: The kind is unknown, or needs a path.
+    """
+
+    kind: str = "memory"
+    """"memory" or "sqlite"."""
+    path: str = ""
+    """The file of "sqlite"."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in STORE_KINDS:
+            raise ValueError(f"store.kind={self.kind!r} is unknown; use one of {', '.join(STORE_KINDS)}")
+        if self.kind == "sqlite" and not self.path:
+            raise ValueError("store.path is missing; name the file for the sqlite store")
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerConfig:
+    """Options of one controller. The fields are the keys of `--config-json`."""
+
+    address: str
+    """Where to listen: "unix:/path", or "host:port" on loopback; port 0 picks one."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    token: str = ""
+    """The cluster's shared secret; empty for private Unix sockets."""
+    embedded: bool = False
+    """End this process when the cluster is shut down."""
+    lifeline_fd: int | None = None
+    """The controller dies with whoever holds the other end."""
+    ready_fd: int | None = None
+    """Where "ready <address>" is written once it serves."""
+    logging_json: str = ""
+
+    @classmethod
+    def from_json(cls, text: str) -> "ControllerConfig":
+        """Read a JSON object with these fields as keys.
+
+        Raises:
+            ValueError: Names what is unknown, missing or wrong.
+        """
+        values: dict[str, Any] = json.loads(text)
+        unknown = sorted(values.keys() - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown options of the controller: {', '.join(unknown)}")
+        if not values.get("address"):
+            raise ValueError("address is missing; give 'unix:/path' or '127.0.0.1:port'")
+        store = StoreConfig(**values.pop("store", {}))
+        return cls(**values, store=store)

@@ -1,0 +1,375 @@
+"""The controller's heart: events come in, applications are reconciled one by one, snapshots and statuses go out.
+
+Everything here runs on one event loop and never waits, except for the state store and for builds, which are tasks. One
+application is reconciled as a whole, since the order of a rollout concerns several of its deployments.
+
+After a restart nothing is reconciled or published for a while (`RECOVERY_S`): replicas that live on register again, and
+routers keep the last snapshot they have. So nobody is restarted, and no request notices.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from slipknot_core.ids import DeploymentId, new_replica_id
+from slipknot_core.spec import ApplicationSpec, DeploymentSpec, ReplicaLaunch
+from slipknot_core.tasks import TaskOwner
+from slipknot_proto.v1 import controller_pb2, discovery_pb2
+
+from .applications import Applications
+from .condition import after_order
+from .desired import ApplicationRecord, Desired
+from .engine import BuildInterrupted, NoRoom
+from .leases import DrainOrder, Lease, Leases, ReconfigureOrder
+from .latest import Latest
+from .messages import snapshot_message, status_message
+from .nodes_engine import NodesEngine
+from .observed import ObservedDeployment, Registration
+from .reconcile import reconcile
+from .reconcile_queue import ReconcileQueue
+from .rollout import after_rollout, is_deleted, wanted_deployments
+from .routes import application_routes, is_routable
+from .store import StateStore
+from .store.interface import raise_counter
+
+logger = logging.getLogger("slipknot.serve")
+
+RECOVERY_S = 4.0
+"""What a restarted controller waits for replicas to register again; longer than the longest pause before a reconnect."""
+ORPHAN_S = 10.0
+"""A process that a node reports, and that has not registered this long after, is stopped."""
+BUILD_TIMEOUT_S = 120.0
+"""For building an application from its import path."""
+DELETE_SLACK_S = 10.0
+"""Given to a shutdown of the cluster on top of the longest graceful shutdown."""
+
+OnReport = Callable[[ObservedDeployment, float], None]
+"""Takes note of what a replica reports, in the observed state of its deployment, at a point in time."""
+
+
+class Coordinator:
+    """Owns desired and observed state. `start` first, `stop` last. `repr` tells what there is.
+
+    Args:
+        store: Where desired state is kept; not closed here.
+        address: This controller's own address, for the replicas it starts.
+    """
+
+    def __init__(self, store: StateStore, address: str) -> None:
+        self.epoch = 0
+        self.applications = Applications(store, self._application_changed)
+        self.engine = NodesEngine()
+        self.snapshots: Latest[discovery_pb2.Snapshot] = Latest()
+        self.statuses: Latest[controller_pb2.ClusterStatus] = Latest()
+        self._store = store
+        self._address = address
+        self._observed: dict[DeploymentId, ObservedDeployment] = {}
+        self._owners: dict[str, DeploymentId] = {}
+        self._leases = Leases()
+        self._proxies: dict[str, discovery_pb2.ProxyInfo] = {}
+        self._queue: ReconcileQueue[str] = ReconcileQueue()
+        self._builds: dict[str, ApplicationRecord] = {}
+        self._tasks = TaskOwner("coordinator")
+        self._recovery: asyncio.TimerHandle | None = None
+        self._snapshot_version = 0
+        self._routes: object = None
+
+    def __repr__(self) -> str:
+        return f"<Coordinator epoch {self.epoch}: {self.applications.records.keys()}, {self._queue}>"
+
+    async def start(self) -> None:
+        """Read the desired state and begin to work on it."""
+        self.epoch = await raise_counter(self._store, "epoch")
+        self.engine.listen(self)
+        await self.applications.load()
+        if self.applications.records:
+            self._recovery = asyncio.get_running_loop().call_later(RECOVERY_S, self._end_recovery)
+            logger.info("Recovering %d applications.", len(self.applications.records))
+        else:
+            self._publish()
+        self._tasks.spawn(self._work(), "reconcile")
+
+    async def stop(self) -> None:
+        """Let go of everything; calling it twice is fine."""
+        if self._recovery is not None:
+            self._recovery.cancel()
+        await self._tasks.stop()
+        self._queue.close()
+        self.engine.close()
+        self._leases.close()
+        self.snapshots.close()
+        self.statuses.close()
+        await self.applications.stop()
+
+    async def delete_everything(self) -> None:
+        """Delete all applications and wait until their replicas are gone, within bounds."""
+        records = self.applications.records.values()
+        timeouts = [d.graceful_shutdown_timeout_s for r in records if r.spec for d in r.spec.deployments]
+        await self.applications.delete_all()
+        try:
+            async with asyncio.timeout(max(timeouts, default=0.0) + DELETE_SLACK_S):
+                async for status in self.statuses.watch():
+                    if not status.applications:
+                        return
+        except TimeoutError:
+            logger.error("Not all applications have ended: %s.", ", ".join(self.applications.records))
+
+    # --- For the services: members come, report and go.
+
+    def replica_joined(
+        self, deployment_id: DeploymentId, registration: Registration
+    ) -> tuple[Lease | None, str]:
+        """A replica has connected. Returns its lease, or None and why it is not wanted."""
+        spec = self._spec_of(deployment_id)
+        if spec is None:
+            return None, f"there is no deployment {deployment_id} in this cluster"
+        observed = self._observed.setdefault(deployment_id, ObservedDeployment())
+        replica_id, now_s = registration.replica_id, time.monotonic()
+        if replica_id in observed.replicas:
+            observed.joined(registration, now_s)
+        else:
+            observed.adopted(registration, spec, now_s)
+            self._owners[replica_id] = deployment_id
+            logger.info("Adopted replica %s.", replica_id)
+        lease = self._leases.open(replica_id)
+        self._changed(deployment_id)
+        if self._recovery is not None and self._has_recovered():
+            self._recovery.cancel()
+            self._end_recovery()
+        return lease, ""
+
+    def replica_reported(self, lease: Lease, take_note: OnReport) -> bool:
+        """A replica has news; False if it is not known any more."""
+        deployment_id = self._owners.get(lease.replica_id)
+        observed = self._observed.get(deployment_id) if deployment_id else None
+        if deployment_id is None or observed is None or lease.replica_id not in observed.replicas:
+            return False
+        had_run = observed.has_run
+        take_note(observed, time.monotonic())
+        if observed.has_run and not had_run and observed.wanted is not None:
+            self._tasks.spawn(
+                self.applications.prove(deployment_id, observed.wanted.spec.version), "note a proven version"
+            )
+        self._changed(deployment_id)
+        return True
+
+    def load_reported(self, lease: Lease, ongoing: int) -> None:
+        """A replica has told its load; it shows in the next status and changes nothing else."""
+        deployment_id = self._owners.get(lease.replica_id)
+        observed = self._observed.get(deployment_id) if deployment_id else None
+        if observed is not None and lease.replica_id in observed.replicas:
+            observed.replicas[lease.replica_id].ongoing = ongoing
+
+    def replica_left(self, lease: Lease) -> None:
+        """A replica's connection has ended."""
+        if not self._leases.end(lease):
+            return
+        deployment_id = self._owners.get(lease.replica_id)
+        observed = self._observed.get(deployment_id) if deployment_id else None
+        if deployment_id is not None and observed is not None and lease.replica_id in observed.replicas:
+            observed.lease_lost(lease.replica_id, time.monotonic())
+            self._changed(deployment_id)
+
+    def proxy_joined(self, proxy: discovery_pb2.ProxyInfo) -> None:
+        """A proxy follows the snapshots."""
+        self._proxies[proxy.proxy_id] = proxy
+        self._publish_status()
+
+    def proxy_left(self, proxy: discovery_pb2.ProxyInfo) -> None:
+        """A proxy's connection has ended."""
+        if self._proxies.get(proxy.proxy_id) is proxy:
+            del self._proxies[proxy.proxy_id]
+            self._publish_status()
+
+    def status(self) -> controller_pb2.ClusterStatus:
+        """The status now."""
+        return status_message(
+            self.epoch,
+            self._snapshot_version,
+            self.applications.records,
+            self._observed,
+            (self._proxies.values(), self.engine.nodes()),
+        )
+
+    # --- `EngineListener`.
+
+    def process_exited(self, replica_id: str, message: str) -> None:
+        """As `EngineListener.process_exited`."""
+        deployment_id = self._owners.pop(replica_id, None)
+        if deployment_id is None:
+            return
+        observed = self._observed.get(deployment_id)
+        if observed is not None:
+            observed.gone(replica_id, message, time.monotonic())
+        self._changed(deployment_id)
+
+    def process_unknown(self, replica_id: str) -> None:
+        """As `EngineListener.process_unknown`. A replica that still has its lease is alive all the same."""
+        deployment_id = self._owners.get(replica_id)
+        observed = self._observed.get(deployment_id) if deployment_id else None
+        replica = observed.replicas.get(replica_id) if observed else None
+        if replica is not None and not replica.has_lease:
+            self.process_exited(replica_id, f"Replica {replica_id} was lost with its node.")
+
+    def room_changed(self) -> None:
+        """As `EngineListener.room_changed`."""
+        asyncio.get_running_loop().call_later(ORPHAN_S, self._stop_orphans)
+        for name in self.applications.records:
+            self._queue.add(name)
+        self._publish_status()
+
+    # --- `Effects` of reconciling.
+
+    def start_replica(self, desired: Desired) -> tuple[str, str]:
+        """As `Effects.start`."""
+        replica_id = new_replica_id(*desired.id)
+        launch = ReplicaLaunch(
+            replica_id=replica_id,
+            app_name=desired.id.app_name,
+            deployment=desired.spec,
+            controller_address=self._address,
+            node_id="",
+            is_ingress=desired.is_ingress,
+            route_prefix=desired.route_prefix,
+        )
+        node_id = self.engine.ensure(launch)
+        self._owners[replica_id] = desired.id
+        return replica_id, node_id
+
+    def stop_replica(self, replica_id: str, grace_s: float) -> bool:
+        """As `Effects.stop`."""
+        return self.engine.stop(replica_id, grace_s)
+
+    def send_drain(self, replica_id: str, timeout_s: float) -> None:
+        """As `Effects.send_drain`."""
+        self._leases.send(replica_id, DrainOrder(timeout_s))
+
+    def send_reconfigure(self, replica_id: str, spec: DeploymentSpec) -> None:
+        """As `Effects.send_reconfigure`."""
+        self._leases.send(replica_id, ReconfigureOrder(spec))
+
+    # --- Inside.
+
+    def _application_changed(self, name: str) -> None:
+        self._queue.add(name)
+
+    def _changed(self, deployment_id: DeploymentId) -> None:
+        self._queue.add(deployment_id.app_name)
+
+    def _spec_of(self, deployment_id: DeploymentId) -> DeploymentSpec | None:
+        record = self.applications.records.get(deployment_id.app_name)
+        if record is None:
+            return None
+        specs = (*(record.spec.deployments if record.spec else ()), *record.retiring)
+        return next((spec for spec in specs if spec.name == deployment_id.name), None)
+
+    async def _work(self) -> None:
+        while True:
+            name = await self._queue.get()
+            try:
+                if self._recovery is None:
+                    self._reconcile(name)
+                    self._queue.succeeded(name)
+            except Exception:  # a bug must stop neither the other applications nor, for good, this one
+                delay_s = self._queue.retry(name)
+                logger.exception("Reconciling application %r failed; trying again in %.1f s.", name, delay_s)
+            finally:
+                self._queue.done(name)
+            self._publish()
+            await asyncio.sleep(0)  # let the members be heard between two rounds
+
+    def _reconcile(self, name: str) -> None:
+        record = self.applications.records.get(name)
+        if record is None:
+            for deployment_id in [i for i in self._observed if i.app_name == name]:
+                del self._observed[deployment_id]
+            return
+        wanted = wanted_deployments(record, self._observed)
+        wakes_s = [self._reconcile_deployment(i, desired) for i, desired in wanted.items()]
+        now_s = time.monotonic()
+        for at_s in wakes_s:
+            if at_s is not None:
+                self._queue.add_after(name, at_s - now_s)
+        if wanted_deployments(record, self._observed) != wanted:
+            self._queue.add(name)
+        self._advance(record)
+
+    def _reconcile_deployment(self, deployment_id: DeploymentId, desired: Desired | None) -> float | None:
+        observed = self._observed.setdefault(deployment_id, ObservedDeployment())
+        observed.has_room = self.engine.has_room()
+        if desired is not None and observed.wanted != desired:
+            observed.set_status(str(deployment_id), *after_order(observed.wanted, desired))
+            observed.want(desired, self.applications.proven_version(deployment_id))
+        return reconcile(deployment_id, desired, observed, _Effects(self), time.monotonic())
+
+    def _advance(self, record: ApplicationRecord) -> None:
+        """Begin what takes time, or take the next step of a rollout that has come so far."""
+        if is_deleted(record, self._observed):
+            self._tasks.spawn(self.applications.remove(record), f"remove {record.name}")
+            return
+        after = after_rollout(record, self._observed)
+        if after is not None:
+            self._tasks.spawn(self.applications.replace(record, after), f"finish rollout of {record.name}")
+        if record.is_building and self.engine.has_room() and self._builds.get(record.name) is not record:
+            self._builds[record.name] = record
+            self._tasks.spawn(self._build(record), f"build {record.name}")
+
+    async def _build(self, record: ApplicationRecord) -> None:
+        assert record.build is not None
+        outcome: ApplicationSpec | str
+        try:
+            outcome = await self.engine.build(record.name, record.build, BUILD_TIMEOUT_S)
+        except (NoRoom, BuildInterrupted) as error:
+            logger.warning("Building application %r again: %s.", record.name, error)
+            self._queue.retry(record.name)
+            return
+        finally:
+            if self._builds.get(record.name) is record:
+                del self._builds[record.name]
+        await self.applications.finish_build(record, outcome)
+
+    def _has_recovered(self) -> bool:
+        """Nobody is missing who is wanted."""
+        for record in self.applications.records.values():
+            for spec in record.spec.deployments if record.spec else ():
+                observed = self._observed.get(DeploymentId(record.name, spec.name), ObservedDeployment())
+                if sum(r.has_lease for r in observed.replicas.values()) < spec.num_replicas:
+                    return False
+                if not is_routable(observed):
+                    return False
+        return True
+
+    def _end_recovery(self) -> None:
+        self._recovery = None
+        for name in self.applications.records:
+            self._queue.add(name)
+
+    def _stop_orphans(self) -> None:
+        for replica_id in [r for r in self.engine.processes() if r not in self._owners]:
+            logger.warning("Stopping replica %s, which nobody wants.", replica_id)
+            self.engine.stop(replica_id, 0.0)
+
+    def _publish(self) -> None:
+        if self._recovery is None:
+            routes = application_routes(self.applications.records, self._observed)
+            if routes != self._routes:
+                self._routes = routes
+                self._snapshot_version += 1
+                self.snapshots.publish(snapshot_message(self.epoch, self._snapshot_version, routes))
+        self._publish_status()
+
+    def _publish_status(self) -> None:
+        status = self.status()
+        if status != self.statuses.value:
+            self.statuses.publish(status)
+
+
+class _Effects:
+    """The coordinator as `Effects`, whose short names would be unclear on it."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self.start = coordinator.start_replica
+        self.stop = coordinator.stop_replica
+        self.send_drain = coordinator.send_drain
+        self.send_reconfigure = coordinator.send_reconfigure

@@ -1,0 +1,240 @@
+"""`RegistryService`: the streams by which replicas and nodes are members."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+
+import grpc.aio
+
+from slipknot_core.errors import ProtocolError
+from slipknot_core.ids import DeploymentId
+from slipknot_core.spec import ApplicationSpec
+from slipknot_core.tasks import TaskOwner
+from slipknot_proto.v1 import registry_pb2, registry_pb2_grpc
+
+from .coordinator import Coordinator
+from .leases import DrainOrder, Lease, Order
+from .lifecycle import ReplicaState
+from .nodes_engine import BuildCommand, Command, NodeInfo, NodeSession, StartCommand, StopCommand
+from .observed import ObservedDeployment, Registration
+
+HELLO_TIMEOUT_S = 10.0
+"""A stream whose first message does not come in this time is ended."""
+
+_State = registry_pb2.ReplicaState
+_REGISTRATION_STATE = {
+    _State.STATE_RUNNING: ReplicaState.RUNNING,
+    _State.STATE_DRAINING: ReplicaState.DRAINING,
+    _State.STATE_STOPPED: ReplicaState.DRAINING,
+}
+
+
+class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
+    """Translates streams into calls of the coordinator's, and its orders into messages."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+
+    async def JoinReplica(
+        self, request_iterator: AsyncIterator[registry_pb2.JoinReplicaRequest], context: Any
+    ) -> None:
+        """As documented in registry.proto."""
+        hello = await _first(request_iterator, "hello")
+        deployment_id = DeploymentId(hello.app_name, hello.deployment_name)
+        lease, refusal = self._coordinator.replica_joined(deployment_id, _registration(hello))
+        await context.write(
+            registry_pb2.JoinReplicaResponse(
+                welcome=registry_pb2.ReplicaWelcome(
+                    epoch=self._coordinator.epoch, accepted=lease is not None, message=refusal
+                )
+            )
+        )
+        if lease is None:
+            # It drains now and closes the stream when it has; ending it here would make it join again.
+            async for _ in request_iterator:
+                pass
+            return
+        if hello.state.state == _State.STATE_FAILED:
+            self._on_replica_state(lease, hello.state)
+        try:
+            await _until_one_ends(self._read_replica(lease, request_iterator), _write_orders(lease, context))
+        finally:
+            self._coordinator.replica_left(lease)
+
+    async def JoinNode(
+        self, request_iterator: AsyncIterator[registry_pb2.JoinNodeRequest], context: Any
+    ) -> None:
+        """As documented in registry.proto."""
+        hello = await _first(request_iterator, "hello")
+        info = NodeInfo(hello.node_id, hello.hostname, hello.pid, hello.num_cpus, hello.memory_bytes)
+        engine = self._coordinator.engine
+        session = engine.joined(info, hello.replica_ids)
+        try:
+            welcome = registry_pb2.NodeWelcome(epoch=self._coordinator.epoch)
+            await context.write(registry_pb2.JoinNodeResponse(welcome=welcome))
+            await _until_one_ends(self._read_node(session, request_iterator), _write_commands(session, context))
+        finally:
+            engine.left(session)
+
+    async def _read_replica(
+        self, lease: Lease, requests: AsyncIterator[registry_pb2.JoinReplicaRequest]
+    ) -> None:
+        async for request in requests:
+            match request.WhichOneof("message"):
+                case "load":
+                    self._coordinator.load_reported(lease, request.load.ongoing)
+                    continue
+                case "state":
+                    is_known = self._on_replica_state(lease, request.state)
+                case "health":
+                    is_known = self._coordinator.replica_reported(lease, _health(lease, request.health))
+                case "reconfigured":
+                    is_known = self._coordinator.replica_reported(
+                        lease, _reconfigured(lease, request.reconfigured)
+                    )
+                case kind:
+                    raise ProtocolError(f"a replica sent {kind or 'an empty message'} where it reports")
+            if not is_known:
+                return
+
+    def _on_replica_state(self, lease: Lease, state: registry_pb2.ReplicaState) -> bool:
+        return self._coordinator.replica_reported(lease, partial(_note_state, lease.replica_id, state))
+
+    async def _read_node(
+        self, session: NodeSession, requests: AsyncIterator[registry_pb2.JoinNodeRequest]
+    ) -> None:
+        engine = self._coordinator.engine
+        async for request in requests:
+            match request.WhichOneof("message"):
+                case "replica_exited":
+                    exited = request.replica_exited
+                    engine.process_exited(session, exited.replica_id, _last_words(exited))
+                case "build_result":
+                    result = request.build_result
+                    outcome = result.error or ApplicationSpec.from_proto(result.application)
+                    engine.build_finished(session, result.build_id, outcome)
+                case kind:
+                    raise ProtocolError(f"a node sent {kind or 'an empty message'} where it reports")
+
+
+async def _first(requests: AsyncIterator[Any], kind: str) -> Any:
+    try:
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            request = await anext(aiter(requests), None)
+    except TimeoutError:
+        raise ProtocolError(f"the stream did not begin with {kind} within {HELLO_TIMEOUT_S:g} s") from None
+    found = request.WhichOneof("message") if request is not None else None
+    if request is None or found != kind:
+        raise ProtocolError(f"the stream must begin with {kind}, not with {found or 'nothing'}")
+    return getattr(request, kind)
+
+
+async def _until_one_ends(reading: Any, writing: Any) -> None:
+    """Run both; when one ends, the stream does. Raises what it raised."""
+    owner = TaskOwner("lease")
+    tasks = (owner.spawn(reading, "read"), owner.spawn(writing, "write"))
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await owner.stop()
+    for task in done:
+        task.result()
+
+
+async def _write_orders(lease: Lease, context: grpc.aio.ServicerContext) -> None:
+    while (order := await lease.outbox.get()) is not None:
+        await context.write(_order_message(order))
+
+
+async def _write_commands(session: NodeSession, context: grpc.aio.ServicerContext) -> None:
+    while (command := await session.outbox.get()) is not None:
+        await context.write(_command_message(command))
+
+
+def _order_message(order: Order) -> registry_pb2.JoinReplicaResponse:
+    if isinstance(order, DrainOrder):
+        return registry_pb2.JoinReplicaResponse(drain=registry_pb2.DrainReplica(timeout_s=order.timeout_s))
+    return registry_pb2.JoinReplicaResponse(
+        reconfigure=registry_pb2.Reconfigure(
+            deployment=order.spec.to_proto(), user_config_hash=order.spec.user_config_hash
+        )
+    )
+
+
+def _command_message(command: Command) -> registry_pb2.JoinNodeResponse:
+    match command:
+        case StartCommand(launch):
+            start = registry_pb2.StartReplica(launch=launch.to_proto())
+            return registry_pb2.JoinNodeResponse(start_replica=start)
+        case StopCommand(replica_id, grace_s):
+            stop = registry_pb2.StopReplica(replica_id=replica_id, grace_s=grace_s)
+            return registry_pb2.JoinNodeResponse(stop_replica=stop)
+        case BuildCommand(build_id, name, build, timeout_s):
+            message = registry_pb2.BuildApplication(
+                build_id=build_id,
+                name=name,
+                route_prefix=build.route_prefix or "",
+                has_route_prefix=build.route_prefix is not None,
+                source=build.source.to_proto(),
+                overrides_json=build.overrides_json,
+                timeout_s=timeout_s,
+            )
+            return registry_pb2.JoinNodeResponse(build_application=message)
+
+
+def _registration(hello: registry_pb2.ReplicaHello) -> Registration:
+    return Registration(
+        replica_id=hello.replica_id,
+        version=hello.version,
+        address=hello.address,
+        node_id=hello.node_id,
+        pid=hello.pid,
+        user_config_hash=hello.user_config_hash,
+        has_health_check=hello.has_health_check,
+        state=_REGISTRATION_STATE.get(hello.state.state, ReplicaState.STARTING),
+    )
+
+
+def _note_state(
+    replica_id: str, state: registry_pb2.ReplicaState, observed: ObservedDeployment, now_s: float
+) -> None:
+    match state.state:
+        case _State.STATE_RUNNING:
+            observed.running(
+                replica_id, now_s, docs_path=state.docs_path, has_health_check=state.has_health_check
+            )
+        case _State.STATE_FAILED:
+            observed.start_failed(replica_id, state.message, now_s)
+        case _State.STATE_DRAINING:
+            observed.leaving(replica_id, now_s)
+        case _State.STATE_STOPPED:
+            observed.leaving(replica_id, now_s, is_done=True)
+        case _:
+            pass
+
+
+def _health(
+    lease: Lease, report: registry_pb2.HealthReport
+) -> Callable[[ObservedDeployment, float], None]:
+    def take_note(observed: ObservedDeployment, now_s: float) -> None:
+        observed.health_reported(
+            lease.replica_id, is_healthy=report.healthy, message=report.message, now_s=now_s
+        )
+
+    return take_note
+
+
+def _reconfigured(
+    lease: Lease, report: registry_pb2.ReconfigureReport
+) -> Callable[[ObservedDeployment, float], None]:
+    def take_note(observed: ObservedDeployment, _now_s: float) -> None:
+        observed.reconfigured(lease.replica_id, report.user_config_hash, report.error)
+
+    return take_note
+
+
+def _last_words(exited: registry_pb2.ReplicaExited) -> str:
+    code = exited.exit_code
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+    return f"The process of replica {exited.replica_id} {how}.\n{exited.detail}".rstrip()
