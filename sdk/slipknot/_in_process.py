@@ -116,12 +116,12 @@ class InProcessNode:
             await self._session.welcomed.wait()
 
     async def stop(self) -> None:
-        """Stop all replicas, then leave; twice is fine."""
+        """Leave, so that nothing is started any more, then stop all replicas; twice is fine."""
+        await self._session.stop()
         for lifecycle in self._replicas.values():
             lifecycle.request_stop(STOP_GRACE_S)
         while self._replicas:
             await asyncio.sleep(0.005)
-        await self._session.stop()
         await self._tasks.stop()
 
     def replica_servers(self) -> list[Any]:
