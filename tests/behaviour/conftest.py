@@ -1,0 +1,101 @@
+"""The behaviour suite runs every test twice: against all roles in this process, and against an embedded cluster of processes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from slipknot import serve
+from slipknot.serve.handle import DeploymentHandle
+from slipknot.testing import Cluster
+from tests.support.journal import Gate, Journal
+
+MODES = ("in_process", "embedded")
+
+
+@dataclass
+class RunningCluster:
+    """Where the cluster under test is. `mode` is one of MODES."""
+
+    mode: str
+    url: str
+
+    @property
+    def websocket_url(self) -> str:
+        return self.url.replace("http://", "ws://")
+
+
+@dataclass
+class RunningApp:
+    """An application under test; `client` has its URL as base."""
+
+    name: str
+    url: str
+    handle: DeploymentHandle
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = httpx.Client(base_url=self.url, timeout=30.0)
+
+    @property
+    def websocket_url(self) -> str:
+        return self.url.replace("http://", "ws://")
+
+
+ServeApp = Callable[..., RunningApp]
+
+
+@pytest.fixture(scope="session", params=MODES)
+def cluster(request: pytest.FixtureRequest) -> Iterator[RunningCluster]:
+    """One cluster for all tests of its mode."""
+    if request.param == "in_process":
+        with Cluster() as running:
+            yield RunningCluster("in_process", running.url)
+        return
+    serve.start(http_options={"port": 0})
+    try:
+        yield RunningCluster("embedded", serve.http_url())
+    finally:
+        serve.shutdown()
+
+
+@pytest.fixture
+def serve_app(cluster: RunningCluster) -> Iterator[ServeApp]:
+    """Deploy an application for one test: `serve_app(app, name="default", route_prefix="/") -> RunningApp`."""
+    running: list[RunningApp] = []
+
+    def deploy(
+        target: serve.Application, *, name: str = "default", route_prefix: str | None = "/"
+    ) -> RunningApp:
+        handle = serve.run(target, name=name, route_prefix=route_prefix)
+        app = RunningApp(name, cluster.url + (route_prefix or "/").rstrip("/"), handle)
+        running.append(app)
+        return app
+
+    yield deploy
+    for app in running:
+        app.client.close()
+    for name in {app.name for app in running}:
+        serve.delete(name)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """What the handlers note with `journal.pen`."""
+    with Journal(tmp_path) as open_journal:
+        yield open_journal
+
+
+@pytest.fixture
+def make_gate(tmp_path: Path) -> Iterator[Callable[[str], Gate]]:
+    """Gates by name; all are opened when the test ends, so that no handler stays behind."""
+    gates: dict[str, Gate] = {}
+
+    def make(name: str = "gate") -> Gate:
+        return gates.setdefault(name, Gate(tmp_path / f"{name}.gate"))
+
+    yield make
+    for gate in gates.values():
+        gate.open()
