@@ -1,8 +1,8 @@
 """The quickstart: a greeting, a slow answer to walk away from, and a stream, behind one FastAPI application.
 
-    make serve                                    # or: python examples/quickstart.py
-    curl "http://127.0.0.1:8000/hello?name=Ada"
-    curl -N http://127.0.0.1:8000/count           # press Ctrl-C: the replica says that it stopped counting
+make serve                                    # or: python examples/quickstart.py
+curl "http://127.0.0.1:8000/hello?name=Ada"
+curl -N http://127.0.0.1:8000/count           # press Ctrl-C: the replica says that it stopped counting
 """
 
 import asyncio

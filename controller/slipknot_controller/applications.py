@@ -265,7 +265,9 @@ class Applications:
         self._on_change(record.name)
 
     async def _set(self, key: str, value: bytes) -> None:
-        self._revisions[key] = await self._store.compare_and_swap(key, value, self._revisions.get(key, ABSENT))
+        self._revisions[key] = await self._store.compare_and_swap(
+            key, value, self._revisions.get(key, ABSENT)
+        )
 
     async def _delete_key(self, key: str) -> None:
         await self._store.delete(key, self._revisions.pop(key, None))

@@ -58,21 +58,29 @@ def deployment_condition(desired: Desired | None, observed: ObservedDeployment, 
     """The condition that follows from the state and the condition so far."""
     if desired is None:
         return Condition(DeploymentStatus.UPDATING, DELETING, "")
-    if observed.reconfigure_error and any(r.failed_options_hash for r in observed.replicas.values() if r.is_staying):
+    if observed.reconfigure_error and any(
+        r.failed_options_hash for r in observed.replicas.values() if r.is_staying
+    ):
         message = f"Reconfiguring a replica of deployment {desired.spec.name!r} failed:\n{observed.reconfigure_error}"
         return Condition(DeploymentStatus.DEPLOY_FAILED, REPLICA_STARTUP_FAILED, message)
     if has_failed_to_start(desired, observed):
-        return Condition(DeploymentStatus.DEPLOY_FAILED, REPLICA_STARTUP_FAILED, _start_failure(desired, observed))
+        return Condition(
+            DeploymentStatus.DEPLOY_FAILED, REPLICA_STARTUP_FAILED, _start_failure(desired, observed)
+        )
     if is_settled(desired, observed, now_s):
         return _settled(observed)
     if observed.failed_starts >= start_failure_limit(desired):
-        return Condition(DeploymentStatus.UNHEALTHY, REPLICA_STARTUP_FAILED, _start_failure(desired, observed))
+        return Condition(
+            DeploymentStatus.UNHEALTHY, REPLICA_STARTUP_FAILED, _start_failure(desired, observed)
+        )
     if observed.status in _ASKED_FOR:
         return Condition(observed.status, observed.trigger, _progress(observed))
     if observed.status is DeploymentStatus.DEPLOY_FAILED:
         # A replica that could not be reconfigured is being replaced.
         return Condition(DeploymentStatus.UPDATING, CONFIG_UPDATE_STARTED, _progress(observed))
-    return Condition(DeploymentStatus.UNHEALTHY, HEALTH_CHECK_FAILED, observed.last_error or _progress(observed))
+    return Condition(
+        DeploymentStatus.UNHEALTHY, HEALTH_CHECK_FAILED, observed.last_error or _progress(observed)
+    )
 
 
 def is_settled(desired: Desired, observed: ObservedDeployment, now_s: float) -> bool:
@@ -97,7 +105,9 @@ def application_condition(
     if record.is_deleting:
         return ApplicationCondition(ApplicationStatus.DELETING, "")
     if record.build is not None and record.build.error:
-        message = f"Building the application from {record.build.source.import_path!r} failed:\n{record.build.error}"
+        message = (
+            f"Building the application from {record.build.source.import_path!r} failed:\n{record.build.error}"
+        )
         return ApplicationCondition(ApplicationStatus.DEPLOY_FAILED, message)
     if record.build is not None:
         message = f"Building the application from {record.build.source.import_path!r}."
@@ -113,10 +123,14 @@ def _worst(deployments: Mapping[str, ObservedDeployment]) -> ApplicationConditio
 
     failed = named(DeploymentStatus.DEPLOY_FAILED)
     if failed:
-        return ApplicationCondition(ApplicationStatus.DEPLOY_FAILED, _messages("failed to deploy", failed, deployments))
+        return ApplicationCondition(
+            ApplicationStatus.DEPLOY_FAILED, _messages("failed to deploy", failed, deployments)
+        )
     unhealthy = named(DeploymentStatus.UNHEALTHY)
     if unhealthy:
-        return ApplicationCondition(ApplicationStatus.UNHEALTHY, _messages("unhealthy", unhealthy, deployments))
+        return ApplicationCondition(
+            ApplicationStatus.UNHEALTHY, _messages("unhealthy", unhealthy, deployments)
+        )
     # Scaling by hand does not make an application that serves less deployed.
     updating = [name for name in named(*_ASKED_FOR) if deployments[name].trigger != MANUAL_SCALING]
     if updating:
@@ -130,7 +144,9 @@ def _messages(word: str, names: Collection[str], deployments: Mapping[str, Obser
 
 
 def _is_other_code_or_options(before: Desired, wanted: Desired) -> bool:
-    return before.spec.version != wanted.spec.version or options_hash(before.spec) != options_hash(wanted.spec)
+    return before.spec.version != wanted.spec.version or options_hash(before.spec) != options_hash(
+        wanted.spec
+    )
 
 
 def _serves_as_wanted(desired: Desired, replica: Replica, now_s: float, *, must_pass: bool) -> bool:

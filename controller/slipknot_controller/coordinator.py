@@ -21,8 +21,8 @@ from .applications import Applications
 from .condition import after_order
 from .desired import ApplicationRecord, Desired
 from .engine import BuildInterrupted, NoRoom
-from .leases import DrainOrder, Lease, Leases, ReconfigureOrder
 from .latest import Latest
+from .leases import DrainOrder, Lease, Leases, ReconfigureOrder
 from .messages import snapshot_message, status_message
 from .nodes_engine import NodesEngine
 from .observed import ObservedDeployment, Registration

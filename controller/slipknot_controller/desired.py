@@ -73,7 +73,9 @@ class ApplicationRecord:
         names = [d.name for d in (*(self.spec.deployments if self.spec else ()), *self.retiring)]
         return [DeploymentId(self.name, name) for name in names]
 
-    def with_spec(self, spec: ApplicationSpec, generation: int, deployed_time_s: float) -> "ApplicationRecord":
+    def with_spec(
+        self, spec: ApplicationSpec, generation: int, deployed_time_s: float
+    ) -> "ApplicationRecord":
         """The record after `spec` was deployed over this one."""
         names = {d.name for d in spec.deployments}
         before = self.spec.deployments if self.spec and not self.is_deleting else ()

@@ -150,7 +150,8 @@ class ObservedDeployment:
             return
         if before is None or before.spec.version != wanted.spec.version:
             self.has_run = wanted.spec.version == proven_version or any(
-                r.version == wanted.spec.version and r.state is ReplicaState.RUNNING for r in self.replicas.values()
+                r.version == wanted.spec.version and r.state is ReplicaState.RUNNING
+                for r in self.replicas.values()
             )
         self.failed_starts = self.early_crashes = 0
         self.last_error = self.reconfigure_error = ""
@@ -199,7 +200,9 @@ class ObservedDeployment:
         elif registration.state is ReplicaState.DRAINING:
             self.leaving(replica.replica_id, now_s)
 
-    def running(self, replica_id: str, now_s: float, *, docs_path: str = "", has_health_check: bool = False) -> None:
+    def running(
+        self, replica_id: str, now_s: float, *, docs_path: str = "", has_health_check: bool = False
+    ) -> None:
         """A replica is ready to serve. One that is on its way out stays so."""
         replica = self.replicas[replica_id]
         if replica.state is not ReplicaState.STARTING:

@@ -112,7 +112,8 @@ def has_failed_to_start(desired: Desired, observed: ObservedDeployment) -> bool:
     if observed.has_run or observed.failed_starts < start_failure_limit(desired):
         return False
     return not any(
-        r.state is ReplicaState.STARTING and r.version == desired.spec.version for r in observed.replicas.values()
+        r.state is ReplicaState.STARTING and r.version == desired.spec.version
+        for r in observed.replicas.values()
     )
 
 
@@ -140,7 +141,9 @@ class _Planner:
     def see_off(self, replica: Replica) -> None:
         if replica.forget_by_s is not None:
             if self._is_due(replica.forget_by_s):
-                self.actions.append(Forget(replica.replica_id, f"Replica {replica.replica_id} could not be stopped."))
+                self.actions.append(
+                    Forget(replica.replica_id, f"Replica {replica.replica_id} could not be stopped.")
+                )
             return
         if replica.state is ReplicaState.DRAINING and not replica.is_told_to_drain:
             self._tell_to_drain(replica)
@@ -160,16 +163,22 @@ class _Planner:
     def _stop(self, replica: Replica) -> None:
         # A process that has drained or failed has had its time; one that merely lost its lease may have work to finish.
         may_work = not replica.has_lease and replica.running_since_s is not None
-        self.actions.append(StopReplica(replica.replica_id, replica.shutdown_timeout_s if may_work else EXIT_SLACK_S))
+        self.actions.append(
+            StopReplica(replica.replica_id, replica.shutdown_timeout_s if may_work else EXIT_SLACK_S)
+        )
         if replica.state is ReplicaState.STARTING:
             # Its place is needed for another attempt at once.
-            self.actions.append(Forget(replica.replica_id, f"Replica {replica.replica_id} did not register in time."))
+            self.actions.append(
+                Forget(replica.replica_id, f"Replica {replica.replica_id} did not register in time.")
+            )
 
     def _without_unhealthy(self, desired: Desired, replicas: Sequence[Replica]) -> list[Replica]:
         healthy = []
         for replica in replicas:
             if replica.is_unhealthy(desired.spec, self._now_s):
-                self.actions.append(BeginDrain(replica.replica_id, "it failed its health checks", is_unhealthy=True))
+                self.actions.append(
+                    BeginDrain(replica.replica_id, "it failed its health checks", is_unhealthy=True)
+                )
                 continue
             overdue_s = replica.next_overdue_s(desired.spec, self._now_s)
             if overdue_s is not None:
@@ -216,5 +225,8 @@ class _Planner:
 
 def _youngest_first(replicas: Sequence[Replica]) -> list[Replica]:
     """Those that do not run yet, then by age; the older of two equals is kept longer."""
-    ages = {r.replica_id: (r.running_since_s is not None, -(r.running_since_s or r.created_at_s)) for r in replicas}
+    ages = {
+        r.replica_id: (r.running_since_s is not None, -(r.running_since_s or r.created_at_s))
+        for r in replicas
+    }
     return sorted(reversed(replicas), key=lambda r: ages[r.replica_id])

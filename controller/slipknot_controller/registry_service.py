@@ -73,7 +73,9 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         try:
             welcome = registry_pb2.NodeWelcome(epoch=self._coordinator.epoch)
             await context.write(registry_pb2.JoinNodeResponse(welcome=welcome))
-            await _until_one_ends(self._read_node(session, request_iterator), _write_commands(session, context))
+            await _until_one_ends(
+                self._read_node(session, request_iterator), _write_commands(session, context)
+            )
         finally:
             engine.left(session)
 
@@ -214,9 +216,7 @@ def _note_state(
             pass
 
 
-def _health(
-    lease: Lease, report: registry_pb2.HealthReport
-) -> Callable[[ObservedDeployment, float], None]:
+def _health(lease: Lease, report: registry_pb2.HealthReport) -> Callable[[ObservedDeployment, float], None]:
     def take_note(observed: ObservedDeployment, now_s: float) -> None:
         observed.health_reported(
             lease.replica_id, is_healthy=report.healthy, message=report.message, now_s=now_s

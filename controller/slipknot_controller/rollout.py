@@ -40,7 +40,11 @@ def is_deleted(record: ApplicationRecord, observed: Observed) -> bool:
 
 def after_rollout(record: ApplicationRecord, observed: Observed) -> ApplicationRecord | None:
     """The record without what has retired, once all of that is gone; None: nothing changes yet."""
-    if record.is_deleting or not (record.retiring or record.previous_ingress) or not _is_replaced(record, observed):
+    if (
+        record.is_deleting
+        or not (record.retiring or record.previous_ingress)
+        or not _is_replaced(record, observed)
+    ):
         return None
     if any(_has_replicas(DeploymentId(record.name, d.name), observed) for d in record.retiring):
         return None
@@ -57,7 +61,9 @@ def serving_ingress(record: ApplicationRecord, observed: Observed) -> str:
     return record.spec.ingress_deployment
 
 
-def _wanted_while_deleting(record: ApplicationRecord, observed: Observed) -> dict[DeploymentId, Desired | None]:
+def _wanted_while_deleting(
+    record: ApplicationRecord, observed: Observed
+) -> dict[DeploymentId, Desired | None]:
     ingress_names = {record.previous_ingress, record.spec.ingress_deployment if record.spec else ""}
     ingress_left = any(_has_replicas(DeploymentId(record.name, name), observed) for name in ingress_names)
     wanted: dict[DeploymentId, Desired | None] = {}

@@ -24,12 +24,18 @@ def application_routes(records: Mapping[str, ApplicationRecord], observed: Obser
     claims = {r.route_prefix: r.name for r in records.values() if r.route_prefix and not r.is_deleting}
     routes = {}
     for name in sorted(records):
-        route = _leaving(records[name], observed) if records[name].is_deleting else _staying(records[name], observed)
+        route = (
+            _leaving(records[name], observed)
+            if records[name].is_deleting
+            else _staying(records[name], observed)
+        )
         if route is None:
             continue
         if claims.get(route.route_prefix, name) != name:
             # A new config gives this prefix to another application; whoever holds it by its newest order has it.
-            route = ApplicationRoute(name, None, route.ingress_deployment, route.deployments, route.unavailable)
+            route = ApplicationRoute(
+                name, None, route.ingress_deployment, route.deployments, route.unavailable
+            )
         routes[name] = route
     return routes
 
@@ -44,9 +50,15 @@ def _staying(record: ApplicationRecord, observed: Observed) -> ApplicationRoute 
     condition = application_condition(record, by_name)
     ingress = serving_ingress(record, observed)
     serving = by_name.get(ingress)
-    has_failed = condition.status is ApplicationStatus.DEPLOY_FAILED and not (serving and is_routable(serving))
+    has_failed = condition.status is ApplicationStatus.DEPLOY_FAILED and not (
+        serving and is_routable(serving)
+    )
     if record.spec is None:
-        return ApplicationRoute(record.name, record.route_prefix, "", {}, unavailable=True) if has_failed else None
+        return (
+            ApplicationRoute(record.name, record.route_prefix, "", {}, unavailable=True)
+            if has_failed
+            else None
+        )
     is_ready = has_failed or (serving is not None and serving.has_served)
     return ApplicationRoute(
         name=record.name,
@@ -67,7 +79,8 @@ def _leaving(record: ApplicationRecord, observed: Observed) -> ApplicationRoute 
         return None
     ingress = DeploymentRoute(DeploymentId(record.name, record.spec.ingress_deployment), unavailable=True)
     deployments = {
-        name: _deployment(record.name, desired.spec, observed.get(desired.id)) for name, desired in needed.items()
+        name: _deployment(record.name, desired.spec, observed.get(desired.id))
+        for name, desired in needed.items()
     }
     return ApplicationRoute(record.name, None, ingress.id.name, {ingress.id.name: ingress, **deployments})
 

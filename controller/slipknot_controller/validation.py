@@ -36,13 +36,17 @@ def checked_application(spec: ApplicationSpec, generation: int) -> ApplicationSp
         raise ValueError(f"application {spec.name!r} has no deployments; give it at least one")
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
-        raise ValueError(f"application {spec.name!r} has several deployments named {duplicates[0]!r}; rename them")
+        raise ValueError(
+            f"application {spec.name!r} has several deployments named {duplicates[0]!r}; rename them"
+        )
     if spec.ingress_deployment not in names:
         raise ValueError(
             f"the ingress deployment {spec.ingress_deployment!r} of application {spec.name!r} "
             f"is not one of its deployments: {', '.join(map(repr, names))}"
         )
-    return spec.with_deployments([_checked_deployment(deployment, generation) for deployment in spec.deployments])
+    return spec.with_deployments(
+        [_checked_deployment(deployment, generation) for deployment in spec.deployments]
+    )
 
 
 def check_application_name(name: str) -> None:
@@ -87,7 +91,12 @@ def check_route_is_free(name: str, prefix: str | None, records: Mapping[str, App
         ConflictError: One does.
     """
     for other in records.values():
-        if prefix is not None and other.name != name and not other.is_deleting and other.route_prefix == prefix:
+        if (
+            prefix is not None
+            and other.name != name
+            and not other.is_deleting
+            and other.route_prefix == prefix
+        ):
             raise ConflictError(
                 f"route prefix {prefix!r} is already used by application {other.name!r}; "
                 f"choose another prefix for {name!r}, or delete {other.name!r} first"
@@ -115,7 +124,9 @@ def _check_limits(spec: DeploymentSpec) -> None:
     if spec.max_ongoing_requests < 1:
         raise ValueError(f"max_ongoing_requests must be 1 or more, not {spec.max_ongoing_requests}")
     if spec.max_queued_requests < -1 or spec.max_queued_requests == 0:
-        raise ValueError(f"max_queued_requests must be 1 or more, or -1 for no limit, not {spec.max_queued_requests}")
+        raise ValueError(
+            f"max_queued_requests must be 1 or more, or -1 for no limit, not {spec.max_queued_requests}"
+        )
     if spec.backpressure_status_code not in (503, 429):
         raise ValueError(f"backpressure_status_code must be 503 or 429, not {spec.backpressure_status_code}")
 
@@ -126,13 +137,17 @@ def _check_times(spec: DeploymentSpec) -> None:
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{field} must be more than 0, not {value}")
     if not (math.isfinite(spec.graceful_shutdown_timeout_s) and spec.graceful_shutdown_timeout_s >= 0):
-        raise ValueError(f"graceful_shutdown_timeout_s must be 0 or more, not {spec.graceful_shutdown_timeout_s}")
+        raise ValueError(
+            f"graceful_shutdown_timeout_s must be 0 or more, not {spec.graceful_shutdown_timeout_s}"
+        )
 
 
 def _check_name(name: str, kind: str, max_length: int) -> None:
     if not name:
         raise ValueError(f"the {kind} has no name; give it one of 1 to {max_length} characters")
     if len(name) > max_length:
-        raise ValueError(f"the {kind} name {name[:40]!r}… has {len(name)} characters; {max_length} are allowed")
+        raise ValueError(
+            f"the {kind} name {name[:40]!r}… has {len(name)} characters; {max_length} are allowed"
+        )
     if not name.isprintable():
         raise ValueError(f"the {kind} name {name!r} contains characters that cannot be printed")

@@ -122,7 +122,9 @@ class ServerExchange:
     def on_frame(self, kind: str, frame: replica_pb2.CallFrame) -> None:
         """Take a frame of the caller."""
         if kind != "credit":
-            raise ProtocolError(f"frame {kind!r} does not belong to a {self._open.WhichOneof('request')} exchange")
+            raise ProtocolError(
+                f"frame {kind!r} does not belong to a {self._open.WhichOneof('request')} exchange"
+            )
         self._credit += frame.credit.byte_count
         wake(self._credit_waiter)
 
@@ -208,7 +210,9 @@ class ServerExchange:
 
     def _failed(self, error: BaseException) -> None:
         if self.request.is_cancelled:
-            logger.info("cleanup_failed after the cancellation of request %s: %r", self.request.request_id, error)
+            logger.info(
+                "cleanup_failed after the cancellation of request %s: %r", self.request.request_id, error
+            )
             return
         self._status = self._status or self.error_status
         if isinstance(error, SlipknotServeException):

@@ -56,7 +56,9 @@ class ReplicaLifecycle:
             False if the user's code could not be built; the controller has been told why.
         """
         launch = self.launch
-        component_var.set((f"{launch.app_name}_{launch.deployment.name}", launch.replica_id.rpartition("#")[2]))
+        component_var.set(
+            (f"{launch.app_name}_{launch.deployment.name}", launch.replica_id.rpartition("#")[2])
+        )
         dispatcher = Dispatcher(
             launch.controller_address,
             watcher=f"replica:{launch.replica_id}",
@@ -64,7 +66,9 @@ class ReplicaLifecycle:
             token=self._token,
         )
         await dispatcher.start()
-        connection_var.set(Connection.on_loop(asyncio.get_running_loop(), dispatcher, app_name=launch.app_name))
+        connection_var.set(
+            Connection.on_loop(asyncio.get_running_loop(), dispatcher, app_name=launch.app_name)
+        )
         try:
             return await self._run()
         finally:
@@ -74,7 +78,9 @@ class ReplicaLifecycle:
 
     async def _run(self) -> bool:
         settings = LoggingSettings.from_json(self.launch.deployment.logging_config_json)
-        server = self.server = ReplicaServer(self.launch, token=self._token, access_log=settings.enable_access_log)
+        server = self.server = ReplicaServer(
+            self.launch, token=self._token, access_log=settings.enable_access_log
+        )
         registration = Registration(server, self.request_stop, token=self._token)
         await server.listen()
         try:

@@ -26,7 +26,9 @@ class MethodExchange(ServerExchange):
         result = payloads.encode_value(value, self._encoding)
         self._close(replica_pb2.ReplyFrame(result=replica_pb2.MethodResult(value=result)))
 
-    async def _serve_stream(self, method_name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+    async def _serve_stream(
+        self, method_name: str, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
         items = self._user_code.stream_method(method_name, args, kwargs)
         async with cancelling(items):
             async for value in items:

@@ -107,9 +107,7 @@ async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeli
     zygote.listen()
     pump = OutputPump(write_fd)
     pump.start()
-    machine = ProcessMachine(
-        zygote, pump, config.socket_dir, lambda *news: session.replica_exited(*news)
-    )
+    machine = ProcessMachine(zygote, pump, config.socket_dir, lambda *news: session.replica_exited(*news))
     session = NodeSession(
         config.controller_address,
         config.node_id,

@@ -186,7 +186,8 @@ class ProcessMachine:
             lifeline.cut()
         if not data:
             return registry_pb2.BuildResult(
-                build_id=command.build_id, error=f"The builder process {pid} ended without a result; see the log."
+                build_id=command.build_id,
+                error=f"The builder process {pid} ended without a result; see the log.",
             )
         return registry_pb2.BuildResult.FromString(data)
 
@@ -225,7 +226,9 @@ class ProcessMachine:
             lifeline.handed_over()
         process = ReplicaProcess(pid, os.pidfd_open(pid), lifeline, Tail(TAIL_BYTES))
         self._processes[launch.replica_id] = process
-        prefix = f"(ServeReplica:{posix_safe(launch.app_name)}_{posix_safe(launch.deployment.name)} pid={pid}) "
+        prefix = (
+            f"(ServeReplica:{posix_safe(launch.app_name)}_{posix_safe(launch.deployment.name)} pid={pid}) "
+        )
         self._pump.add(out_read, stream=1, prefix=prefix)
         self._pump.add(err_read, stream=2, prefix=prefix, tail=process.tail)
         loop = asyncio.get_running_loop()

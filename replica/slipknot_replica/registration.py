@@ -43,9 +43,7 @@ _STATES = {
 class Registration:
     """Keeps one replica registered. `on_drain(timeout_s)` is called when the controller wants it to end."""
 
-    def __init__(
-        self, replica: ReplicaServer, on_drain: Callable[[float], None], *, token: str = ""
-    ) -> None:
+    def __init__(self, replica: ReplicaServer, on_drain: Callable[[float], None], *, token: str = "") -> None:
         self._replica = replica
         self._on_drain = on_drain
         self._token = token
@@ -122,7 +120,9 @@ class Registration:
         self._load_timer = None
         self._load_at_s = time.monotonic()
         admission = self._replica.admission
-        self._put(Request(load=registry_pb2.ReplicaLoad(ongoing=admission.ongoing, waiting=admission.waiting)))
+        self._put(
+            Request(load=registry_pb2.ReplicaLoad(ongoing=admission.ongoing, waiting=admission.waiting))
+        )
 
     def _hello(self) -> Request:
         launch, state = self._replica.launch, self._state()
@@ -212,4 +212,3 @@ class Registration:
             if message:
                 logger.warning("health_check_failed %s", message.rstrip().rpartition("\n")[2])
             self._put(Request(health=registry_pb2.HealthReport(healthy=not message, message=message)))
-

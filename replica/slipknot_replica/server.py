@@ -145,7 +145,9 @@ class ReplicaServer:
             return
         except TimeoutError:
             pass
-        logger.warning("drain_timeout %d requests are cancelled after %.1f s", self.admission.ongoing, timeout_s)
+        logger.warning(
+            "drain_timeout %d requests are cancelled after %.1f s", self.admission.ongoing, timeout_s
+        )
         for exchange in tuple(self._exchanges):
             exchange.cancel(CancelReason.CANCEL_REASON_DRAIN_TIMEOUT, self.origin)
         try:
@@ -172,7 +174,9 @@ class ReplicaServer:
                 await user_code.destruct()
         except TimeoutError:
             logger.error("destruct_timeout shutdown hooks took longer than %.1f s", DESTRUCT_TIMEOUT_S)
-        except Exception as error:  # the user's __del__ may raise anything, and must not keep the replica alive
+        except (
+            Exception
+        ) as error:  # the user's __del__ may raise anything, and must not keep the replica alive
             logger.error("destruct_failed %s", type(error).__name__, exc_info=error)
 
     async def reconfigure(self, max_ongoing_requests: int, user_config_json: str) -> None:

@@ -208,7 +208,9 @@ class ServerStream:
         self._just_closed = False
         ticket, self._ticket = self._ticket, None
         if ticket is not None and ticket.state is TicketState.WAITING:
-            raise ProtocolError("frame 'open' while this stream waits for a slot; wait for 'slot_reserved' or decline")
+            raise ProtocolError(
+                "frame 'open' while this stream waits for a slot; wait for 'slot_reserved' or decline"
+            )
         reason = self._host.refusal(open_)
         if reason is not None:
             if ticket is not None:

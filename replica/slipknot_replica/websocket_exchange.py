@@ -98,7 +98,9 @@ class WebSocketExchange(ServerExchange):
         elif self._phase is Phase.OPEN and kind == "websocket.close":
             self._finish(message.get("code", NORMAL_CLOSURE), message.get("reason") or "")
         else:
-            raise RuntimeError(f"ASGI message {kind!r} is not legal while the WebSocket is {self._phase.value}")
+            raise RuntimeError(
+                f"ASGI message {kind!r} is not legal while the WebSocket is {self._phase.value}"
+            )
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -141,7 +143,11 @@ class WebSocketExchange(ServerExchange):
         text, binary = message.get("text"), message.get("bytes")
         size = len(text) if text is not None else len(binary or b"")
         await self._spend(size)
-        out = replica_pb2.WebSocketMessage(text=text) if text is not None else replica_pb2.WebSocketMessage(binary=binary)
+        out = (
+            replica_pb2.WebSocketMessage(text=text)
+            if text is not None
+            else replica_pb2.WebSocketMessage(binary=binary)
+        )
         self._reply(replica_pb2.ReplyFrame(ws_message=out))
         await asyncio.sleep(0)  # a producer that never waits must not keep the loop for itself
 

@@ -243,7 +243,9 @@ def is_cluster_alive() -> bool:
 def _need_connection() -> "_connection.Connection":
     connection = _connection.current_or_none() or _connection.connect_from_environment()
     if connection is None:
-        raise SlipknotServeException("there is no cluster: call serve.run or serve.start first, or set SLIPKNOT_ADDRESS")
+        raise SlipknotServeException(
+            "there is no cluster: call serve.run or serve.start first, or set SLIPKNOT_ADDRESS"
+        )
     return connection
 
 

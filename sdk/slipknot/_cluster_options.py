@@ -46,7 +46,11 @@ def cluster_options(
         gateway_port = values.port
     logging_json = ""
     if logging_config is not None:
-        config = logging_config if isinstance(logging_config, LoggingConfig) else LoggingConfig(**dict(logging_config))
+        config = (
+            logging_config
+            if isinstance(logging_config, LoggingConfig)
+            else LoggingConfig(**dict(logging_config))
+        )
         logging_json = config.model_dump_json()
     return ClusterOptions(
         http=_validated(http_options).model_dump(mode="json"),

@@ -162,7 +162,9 @@ def _is_deployed(status: Status, name: str, generation: int) -> bool:
             if application.status == "DEPLOY_FAILED":
                 raise RuntimeError(f"Deploying application {name} failed: {application.message}")
             if application.generation > generation:
-                raise RuntimeError(f"Deploying application {name} failed: it was deployed again in the meantime")
+                raise RuntimeError(
+                    f"Deploying application {name} failed: it was deployed again in the meantime"
+                )
             return application.status == "RUNNING"
     return False
 

@@ -84,13 +84,13 @@ class Roles:
 
     @property
     def http_address(self) -> str:
-        """"host:port" of the proxy."""
+        """ "host:port" of the proxy."""
         assert self._proxy is not None
         return self._proxy.http_address
 
     @property
     def gateway_address(self) -> str:
-        """"host:port" of the gateway."""
+        """ "host:port" of the gateway."""
         assert self._proxy is not None
         return self._proxy.gateway_address
 

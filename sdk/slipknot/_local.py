@@ -74,7 +74,9 @@ class LocalCluster:
         except BaseException:
             self.stop()
             raise
-        http_address, gateway_address = (words["proxy"].split() + ["", ""])[1:3] if "proxy" in words else ("", "")
+        http_address, gateway_address = (
+            (words["proxy"].split() + ["", ""])[1:3] if "proxy" in words else ("", "")
+        )
         self._info = ClusterInfo(
             controller_address=self._runtime_dir.address("controller.sock"),
             http_address=http_address,
@@ -270,7 +272,11 @@ class Child:
         prefix = "" if self._name == "node" else f"({self._name.capitalize()} pid={process.pid}) "
         self._pump.add(os.dup(process.stdout.fileno()), stream=1, prefix=prefix)
         self._pump.add(
-            os.dup(process.stderr.fileno()), stream=2, prefix=prefix, tail=self._tail, on_end=self._drained.set
+            os.dup(process.stderr.fileno()),
+            stream=2,
+            prefix=prefix,
+            tail=self._tail,
+            on_end=self._drained.set,
         )
         process.stdout.close()
         process.stderr.close()

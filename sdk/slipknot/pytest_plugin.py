@@ -37,7 +37,7 @@ class RunningApp:
         self.handle = handle
         self.url = url
         self.websocket_url = websocket_url
-        self._client: "httpx.Client | None" = None
+        self._client: httpx.Client | None = None
 
     def __repr__(self) -> str:
         return f"<RunningApp {self.name} at {self.url}>"
@@ -101,5 +101,3 @@ def _deploying(cluster: "Cluster") -> Iterator[ServeApp]:
             app.close()
         for name in {app.name for app in running}:
             cluster.delete(name)
-
-

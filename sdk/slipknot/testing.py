@@ -98,7 +98,9 @@ class Cluster:
 
         self._runtime_dir = RuntimeDir.create()
         started = threading.Event()
-        self._thread = threading.Thread(target=self._run_loop, args=(started,), name="slipknot-cluster", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run_loop, args=(started,), name="slipknot-cluster", daemon=True
+        )
         self._thread.start()
         started.wait(START_TIMEOUT_S)
         self._roles = Roles(self._options, self._runtime_dir)

@@ -136,7 +136,9 @@ def make_private(path: Path) -> None:
         pass
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode):
-        raise PermissionError(f"{path} is not a directory; remove it or set SLIPKNOT_RUNTIME_DIR to another path")
+        raise PermissionError(
+            f"{path} is not a directory; remove it or set SLIPKNOT_RUNTIME_DIR to another path"
+        )
     if status.st_uid != os.geteuid():
         raise PermissionError(
             f"{path} belongs to user {status.st_uid}, not to you; set SLIPKNOT_RUNTIME_DIR to a directory of your own"

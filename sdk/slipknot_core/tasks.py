@@ -40,7 +40,9 @@ class TaskOwner:
             return
         _, stuck = await asyncio.wait(tasks, timeout=timeout_s)
         for task in stuck:
-            logger.error("task_stuck %s did not end within %.1f s of its cancellation", task.get_name(), timeout_s)
+            logger.error(
+                "task_stuck %s did not end within %.1f s of its cancellation", task.get_name(), timeout_s
+            )
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -39,7 +39,11 @@ class Returns:
 )
 def test_value_becomes_body(serve_app: ServeApp, value: Any, content_type: str, body: bytes) -> None:
     response = serve_app(Returns.bind(value)).client.get("/")
-    assert (response.status_code, response.headers["content-type"], response.content) == (200, content_type, body)
+    assert (response.status_code, response.headers["content-type"], response.content) == (
+        200,
+        content_type,
+        body,
+    )
 
 
 def test_query_params_become_an_object(serve_app: ServeApp) -> None:

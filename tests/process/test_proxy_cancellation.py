@@ -83,7 +83,9 @@ async def test_while_refused_and_queued_again() -> None:
         client.get()
         exchange = await cluster.replica.next_exchange()
         exchange.reply(
-            refused=replica_pb2.Refused(reason=replica_pb2.Refused.REASON_BUSY, ongoing=1, max_ongoing=1, waiting=True)
+            refused=replica_pb2.Refused(
+                reason=replica_pb2.Refused.REASON_BUSY, ongoing=1, max_ongoing=1, waiting=True
+            )
         )
         client.close()
         await _until_ongoing(cluster, 0)
@@ -348,7 +350,9 @@ async def test_replica_cancels_by_itself() -> None:
         client = await cluster.connect()
         client.get()
         exchange = await cluster.replica.next_exchange()
-        exchange.reply(cancelled=replica_pb2.Cancelled(reason=CancelReason.CANCEL_REASON_DRAIN_TIMEOUT, origin="r"))
+        exchange.reply(
+            cancelled=replica_pb2.Cancelled(reason=CancelReason.CANCEL_REASON_DRAIN_TIMEOUT, origin="r")
+        )
         response = await client.read()
         assert response.status == 503
         assert response.body.endswith(b"was cancelled because the server is shutting down.")

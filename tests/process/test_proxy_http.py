@@ -149,9 +149,7 @@ async def test_response_before_the_body_was_read(keep_alive: bool) -> None:
     async with scripted_proxy() as cluster:
         client = await cluster.connect()
         size = 3 * 1024 * 1024
-        client.request(
-            "POST", content_length=str(size), connection="keep-alive" if keep_alive else "close"
-        )
+        client.request("POST", content_length=str(size), connection="keep-alive" if keep_alive else "close")
         client.send(b"x" * (size // 2))
         exchange = await cluster.replica.next_exchange()
         exchange.respond(200, b"early")
@@ -341,7 +339,16 @@ async def test_handlers_headers_win_or_lose_but_never_double() -> None:
         client.get()
         exchange = await cluster.replica.next_exchange()
         exchange.respond(
-            200, b"", b"server", b"mine", b"date", b"today", b"transfer-encoding", b"chunked", b"keep-alive", b"x"
+            200,
+            b"",
+            b"server",
+            b"mine",
+            b"date",
+            b"today",
+            b"transfer-encoding",
+            b"chunked",
+            b"keep-alive",
+            b"x",
         )
         response = await client.read()
         assert response.header("server") == "mine"

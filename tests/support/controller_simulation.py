@@ -91,7 +91,9 @@ class Simulation:
     def joined(self, name: str) -> None:
         """The process has registered."""
         if not self.observed.replicas[name].has_lease:
-            self.observed.joined(Registration(name, self.observed.replicas[name].version, f"unix:{name}"), self.now_s)
+            self.observed.joined(
+                Registration(name, self.observed.replicas[name].version, f"unix:{name}"), self.now_s
+            )
         self.reconcile()
 
     def running(self, name: str, *, has_health_check: bool = False) -> None:

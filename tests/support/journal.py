@@ -43,7 +43,9 @@ class Journal:
         self._receive(0.0)
         while self._notes.count(text) < count:
             left_s = deadline_s - time.monotonic()
-            assert left_s > 0, f"{text!r} was not noted {count} times within {timeout_s} s, but: {self._notes}"
+            assert left_s > 0, (
+                f"{text!r} was not noted {count} times within {timeout_s} s, but: {self._notes}"
+            )
             self._receive(left_s)
 
     async def wait_for_async(self, text: str, count: int = 1, timeout_s: float = WAIT_S) -> None:

@@ -1,10 +1,10 @@
 """A controller and replicas that do what a test says, for the real proxy in front of them.
 
-    async with scripted_proxy() as cluster:
-        client = await cluster.connect()
-        client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-        exchange = await cluster.replica.next_exchange()
-        exchange.respond(200, b"hello")
+async with scripted_proxy() as cluster:
+    client = await cluster.connect()
+    client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    exchange = await cluster.replica.next_exchange()
+    exchange.respond(200, b"hello")
 """
 
 import asyncio
@@ -97,7 +97,9 @@ class ScriptedExchange:
     ) -> None:
         """Begin an HTTP response."""
         self.reply(
-            response_start=replica_pb2.ResponseStart(status=status, headers=headers, body=body, end_of_body=end)
+            response_start=replica_pb2.ResponseStart(
+                status=status, headers=headers, body=body, end_of_body=end
+            )
         )
 
     def respond(self, status: int, body: bytes, *headers: bytes) -> None:
@@ -114,7 +116,9 @@ class ScriptedExchange:
 
     def refuse_busy(self) -> None:
         """Do not admit it."""
-        self.reply(refused=replica_pb2.Refused(reason=replica_pb2.Refused.REASON_BUSY, ongoing=1, max_ongoing=1))
+        self.reply(
+            refused=replica_pb2.Refused(reason=replica_pb2.Refused.REASON_BUSY, ongoing=1, max_ongoing=1)
+        )
 
     def drop_stream(self) -> None:
         """Break the stream, as a replica that dies."""
@@ -166,7 +170,9 @@ class ScriptedReplica(replica_pb2_grpc.ReplicaServiceServicer):
         self.stream_count += 1
         stream = ScriptedStream()
         writer = asyncio.create_task(self._write(stream, context), name="scripted replica writes")
-        reader = asyncio.create_task(stream.read(request_iterator, self._on_open), name="scripted replica reads")
+        reader = asyncio.create_task(
+            stream.read(request_iterator, self._on_open), name="scripted replica reads"
+        )
         try:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
             if writer.done() and not reader.done():

@@ -48,7 +48,9 @@ class SqliteStore:
             connection = await asyncio.get_running_loop().run_in_executor(thread, _connect, str(path))
         except sqlite3.Error as error:
             thread.shutdown(wait=False)
-            raise OSError(f"cannot open the state store {str(path)!r}: {error}; move the file away") from error
+            raise OSError(
+                f"cannot open the state store {str(path)!r}: {error}; move the file away"
+            ) from error
         return cls(connection, thread)
 
     async def get(self, key: str) -> Entry | None:
@@ -119,7 +121,8 @@ def _get(connection: sqlite3.Connection, key: str) -> Entry | None:
 
 def _list(connection: sqlite3.Connection, prefix: str) -> list[Entry]:
     rows = connection.execute(
-        "SELECT key, value, revision FROM entry WHERE substr(key, 1, ?) = ? ORDER BY key", (len(prefix), prefix)
+        "SELECT key, value, revision FROM entry WHERE substr(key, 1, ?) = ? ORDER BY key",
+        (len(prefix), prefix),
     )
     return [Entry(*row) for row in rows]
 
@@ -146,5 +149,7 @@ def _write(connection: sqlite3.Connection, entry: Entry | None, change: Change, 
     if change.value is None:
         connection.execute("DELETE FROM entry WHERE key = ?", (change.key,))
     else:
-        connection.execute("INSERT OR REPLACE INTO entry VALUES (?, ?, ?)", (change.key, change.value, revision))
+        connection.execute(
+            "INSERT OR REPLACE INTO entry VALUES (?, ?, ?)", (change.key, change.value, revision)
+        )
     return int(revision)

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 
 Address = Annotated[
-    Optional[str],
+    str | None,
     typer.Option(
         "--address",
         "-a",
@@ -35,26 +35,35 @@ AppDir = Annotated[
     Path, typer.Option("--app-dir", "-d", help="Directory that the application's modules are imported from.")
 ]
 Name = Annotated[str, typer.Option("--name", help="Name of the application.")]
-RoutePrefix = Annotated[str, typer.Option("--route-prefix", help="Path below which the application is reached.")]
-OneName = Annotated[Optional[str], typer.Option("--name", "-n", help="Only this application.")]
+RoutePrefix = Annotated[
+    str, typer.Option("--route-prefix", help="Path below which the application is reached.")
+]
+OneName = Annotated[str | None, typer.Option("--name", "-n", help="Only this application.")]
 
 
 @app.command()
 def run(
     target: Annotated[
-        str, typer.Argument(help="Import path of an application (module:app) or of its builder, or a config file (.yaml).")
+        str,
+        typer.Argument(
+            help="Import path of an application (module:app) or of its builder, or a config file (.yaml)."
+        ),
     ],
     arguments: Annotated[
-        Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the builder function.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the builder function.")
     ] = None,
     app_dir: AppDir = Path("."),
-    working_dir: Annotated[Optional[Path], typer.Option(help="Same as --app-dir.")] = None,
+    working_dir: Annotated[Path | None, typer.Option(help="Same as --app-dir.")] = None,
     name: Name = "default",
     route_prefix: RoutePrefix = "/",
     blocking: Annotated[bool, typer.Option(help="Stay, show the logs, and shut down on Ctrl-C.")] = True,
-    reload: Annotated[bool, typer.Option("--reload", "-r", help="Deploy again whenever a file in --app-dir changes.")] = False,
-    host: Annotated[Optional[str], typer.Option("--host", help="HTTP host of a cluster that this command starts.")] = None,
-    port: Annotated[Optional[int], typer.Option("--port", help="Its HTTP port.")] = None,
+    reload: Annotated[
+        bool, typer.Option("--reload", "-r", help="Deploy again whenever a file in --app-dir changes.")
+    ] = False,
+    host: Annotated[
+        str | None, typer.Option("--host", help="HTTP host of a cluster that this command starts.")
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Its HTTP port.")] = None,
     address: Address = None,
 ) -> None:
     """Run an application on this machine (or with --address on a cluster), until Ctrl-C."""
@@ -77,10 +86,16 @@ def run(
 
 @app.command()
 def start(
-    http_host: Annotated[str, typer.Option(help="HTTP host; anything but loopback opens it to the network.")] = "127.0.0.1",
+    http_host: Annotated[
+        str, typer.Option(help="HTTP host; anything but loopback opens it to the network.")
+    ] = "127.0.0.1",
     http_port: Annotated[int, typer.Option(help="HTTP port.")] = 8000,
-    grpc_port: Annotated[Optional[int], typer.Option(help="Port of the gRPC gateway on loopback; default 9000.")] = None,
-    proxy_location: Annotated[str, typer.Option(help="EveryNode, HeadOnly, or Disabled for no HTTP.")] = "EveryNode",
+    grpc_port: Annotated[
+        int | None, typer.Option(help="Port of the gRPC gateway on loopback; default 9000.")
+    ] = None,
+    proxy_location: Annotated[
+        str, typer.Option(help="EveryNode, HeadOnly, or Disabled for no HTTP.")
+    ] = "EveryNode",
 ) -> None:
     """Start a cluster on this machine in the background. End it with: slipknot shutdown"""
     from .cluster import start_cluster
@@ -92,7 +107,7 @@ def start(
 def deploy(
     target: Annotated[str, typer.Argument(help="A config file (.yaml), or an import path.")],
     arguments: Annotated[
-        Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the builder function.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the builder function.")
     ] = None,
     app_dir: AppDir = Path("."),
     name: Name = "default",
@@ -103,7 +118,11 @@ def deploy(
     """Deploy to a running cluster. With a config file, what runs becomes exactly what the file says."""
     from .cluster import deploy_target
 
-    _checked(lambda: deploy_target(target, tuple(arguments or ()), app_dir.resolve(), name, route_prefix, wait, address))
+    _checked(
+        lambda: deploy_target(
+            target, tuple(arguments or ()), app_dir.resolve(), name, route_prefix, wait, address
+        )
+    )
 
 
 @app.command()
@@ -124,9 +143,13 @@ def config(name: OneName = None, address: Address = None) -> None:
 
 @app.command()
 def build(
-    import_paths: Annotated[list[str], typer.Argument(help="Import paths of applications, for example module:app.")],
+    import_paths: Annotated[
+        list[str], typer.Argument(help="Import paths of applications, for example module:app.")
+    ],
     app_dir: AppDir = Path("."),
-    output: Annotated[Optional[Path], typer.Option("--output-path", "-o", help="Write here instead of printing.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output-path", "-o", help="Write here instead of printing.")
+    ] = None,
 ) -> None:
     """Write a config file for applications: with all their deployments and options, to edit and deploy."""
     from .build import build_config
@@ -180,8 +203,15 @@ def _checked(command: Command) -> None:
 
     try:
         status_code = command()
-    except (SlipknotServeException, RuntimeError, ValueError, TypeError, ImportError, AttributeError, OSError) as error:
+    except (
+        SlipknotServeException,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        ImportError,
+        AttributeError,
+        OSError,
+    ) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
     raise typer.Exit(status_code or 0)
-

@@ -18,7 +18,9 @@ from .. import _connection, _control
 from .progress import Progress
 from .run import apply_config, build_spec, is_config_file, parse_arguments
 
-NO_CLUSTER = "no cluster runs here: start one with `slipknot start` or `slipknot run`, or name one with --address"
+NO_CLUSTER = (
+    "no cluster runs here: start one with `slipknot start` or `slipknot run`, or name one with --address"
+)
 
 
 def start_cluster(http_host: str, http_port: int, grpc_port: int | None, proxy_location: str) -> int:
@@ -84,7 +86,9 @@ def show_status(name: str | None, address: str | None) -> int:
 def show_config(name: str | None, address: str | None) -> int:
     """Print the config that was last deployed as YAML."""
     connection = _connect(address)
-    response = connection.run(_control.call(connection.controller.GetConfig, controller_pb2.GetConfigRequest()))
+    response = connection.run(
+        _control.call(connection.controller.GetConfig, controller_pb2.GetConfigRequest())
+    )
     if not response.config_json:
         typer.echo("No config has been deployed.")
         return 0

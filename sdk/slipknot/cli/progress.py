@@ -45,7 +45,8 @@ def describe(status: controller_pb2.ClusterStatus) -> str:
     parts = []
     for application in status.applications:
         replicas = ", ".join(
-            f"{d.name} {d.replica_states.get('RUNNING', 0)}/{d.target_num_replicas}" for d in application.deployments
+            f"{d.name} {d.replica_states.get('RUNNING', 0)}/{d.target_num_replicas}"
+            for d in application.deployments
         )
         parts.append(f"{application.name}: {application.status}" + (f" ({replicas})" if replicas else ""))
     return "; ".join(parts) or "no applications"

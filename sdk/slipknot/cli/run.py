@@ -67,12 +67,16 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or not key:
-            raise ValueError(f"{argument!r} is not KEY=VALUE; arguments of a builder function look like model=small")
+            raise ValueError(
+                f"{argument!r} is not KEY=VALUE; arguments of a builder function look like model=small"
+            )
         pairs[key] = value
     return pairs
 
 
-def build_spec(target: str, arguments: Mapping[str, Any], app_dir: Path, name: str, route_prefix: str) -> ApplicationSpec:
+def build_spec(
+    target: str, arguments: Mapping[str, Any], app_dir: Path, name: str, route_prefix: str
+) -> ApplicationSpec:
     """Import the application here; its replicas import it again, nothing is pickled."""
     from .._graph import build_from_import_path
 
@@ -95,13 +99,19 @@ def _bring_up(options: RunOptions) -> None:
         from ..serve.schema import load_config_file
 
         if options.arguments:
-            raise ValueError("arguments (KEY=VALUE) go with an import path; a config file has `args:` of its own")
+            raise ValueError(
+                "arguments (KEY=VALUE) go with an import path; a config file has `args:` of its own"
+            )
         config = load_config_file(options.target)
         _start(options, config.http_options.model_dump(exclude_unset=True))
         apply_config(_with_app_dir(config.model_dump(mode="json", exclude_unset=True), options.app_dir))
         return
     spec = build_spec(
-        options.target, parse_arguments(options.arguments), options.app_dir, options.name, options.route_prefix
+        options.target,
+        parse_arguments(options.arguments),
+        options.app_dir,
+        options.name,
+        options.route_prefix,
     )
     _start(options, {})
     _deploy(spec)
@@ -150,8 +160,12 @@ def _reload(options: RunOptions) -> None:
 def _newest_change(directory: Path) -> float:
     """When a file the application may be made of was last changed."""
     return max(
-        (path.stat().st_mtime for path in directory.rglob("*") if path.suffix in (".py", ".yaml", ".yml", ".json")
-         and not any(part.startswith(".") for part in path.relative_to(directory).parts)),
+        (
+            path.stat().st_mtime
+            for path in directory.rglob("*")
+            if path.suffix in (".py", ".yaml", ".yml", ".json")
+            and not any(part.startswith(".") for part in path.relative_to(directory).parts)
+        ),
         default=0.0,
     )
 

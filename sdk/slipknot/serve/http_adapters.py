@@ -70,7 +70,7 @@ def json_to_multi_ndarray(payload: dict[str, NdArray] = Body()) -> "dict[str, nu
     return {name: _to_ndarray(array) for name, array in payload.items()}
 
 
-def image_to_ndarray(img: bytes = File()) -> "numpy.ndarray[Any, Any]":  # noqa: B008
+def image_to_ndarray(img: bytes = File()) -> "numpy.ndarray[Any, Any]":
     """The pixels of an image that was uploaded as the form field `img`.
 
     Raises:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 
 import grpc.aio
+
 from slipknot_proto.v1 import discovery_pb2, discovery_pb2_grpc, replica_pb2
 
 from ..deadline import Deadline
@@ -167,7 +168,9 @@ class Dispatcher:
                 return router  # fails what it gets; not kept, or wrong names would pile up
             self._routers[deployment_id] = router
             if deployment_id.app_name not in self._seen_applications:
-                asyncio.get_running_loop().call_later(UNKNOWN_APPLICATION_WAIT_S, self._give_up, deployment_id)
+                asyncio.get_running_loop().call_later(
+                    UNKNOWN_APPLICATION_WAIT_S, self._give_up, deployment_id
+                )
         return router
 
     def _update(self, router: Router, deployment_id: DeploymentId) -> bool:
@@ -191,13 +194,17 @@ class Dispatcher:
                 f"Application {app_name!r} has no deployment {name!r}; its deployments: {known}."
             )
         if app_name in self._seen_applications:
-            return DeploymentUnavailableError(f"Application {app_name!r} was deleted; deploy it again to call {name!r}.")
+            return DeploymentUnavailableError(
+                f"Application {app_name!r} was deleted; deploy it again to call {name!r}."
+            )
         return None
 
     def _give_up(self, deployment_id: DeploymentId) -> None:
         router = self._routers.get(deployment_id)
         if router is not None and deployment_id.app_name not in self._seen_applications:
-            router.remove(DeploymentUnavailableError(f"Application {deployment_id.app_name!r} does not exist."))
+            router.remove(
+                DeploymentUnavailableError(f"Application {deployment_id.app_name!r} does not exist.")
+            )
             # The next call makes a new router and waits anew.
             self._routers.pop(deployment_id)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import grpc.aio
+
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
@@ -287,7 +288,9 @@ class Exchange:
     def _arm(self) -> asyncio.TimerHandle | None:
         if self.deadline.is_never:
             return None
-        slack_s = PARENT_FIRST_S if self._context is not None and self._context.deadline == self.deadline else 0
+        slack_s = (
+            PARENT_FIRST_S if self._context is not None and self._context.deadline == self.deadline else 0
+        )
         return self._loop.call_later(self.deadline.remaining_s() + slack_s, self._expire)
 
     def _expire(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import grpc.aio
+
 from slipknot_proto.v1 import replica_pb2, replica_pb2_grpc
 
 from ..rpc.channel import new_channel, token_metadata
@@ -107,7 +108,9 @@ class Replica:
 
     def _close_soon(self) -> None:
         if self._closing is None:
-            self._closing = asyncio.get_running_loop().create_task(self.close(), name=f"close {self.replica_id}")
+            self._closing = asyncio.get_running_loop().create_task(
+                self.close(), name=f"close {self.replica_id}"
+            )
 
     def _keep(self, stream: CallStream) -> None:
         if self._is_retired or len(self._idle) >= MAX_IDLE_STREAMS:

@@ -63,9 +63,7 @@ class Router:
 
     def __repr__(self) -> str:
         ongoing = sum(replica.ongoing for replica in self._replicas.values())
-        return (
-            f"<Router {self.deployment_id}: {len(self._replicas)} replicas, {ongoing} ongoing, {len(self._waiting)} queued>"
-        )
+        return f"<Router {self.deployment_id}: {len(self._replicas)} replicas, {ongoing} ongoing, {len(self._waiting)} queued>"
 
     @property
     def queued(self) -> int:
@@ -99,7 +97,9 @@ class Router:
             self._replicas[replica_id] = Replica(replica_route, self._token, self._assign)
         if route.unavailable:
             self._fail_all(
-                DeploymentUnavailableError(f"Deployment {self.deployment_id} is unavailable because it failed to deploy.")
+                DeploymentUnavailableError(
+                    f"Deployment {self.deployment_id} is unavailable because it failed to deploy."
+                )
             )
         self._assign()
 
@@ -196,12 +196,18 @@ class Router:
             case _:
                 now_s = time.monotonic()
                 again = now_s - replica.avoid_until_s < MAX_BUSY_BACKOFF_S
-                replica.backoff_s = min(replica.backoff_s * 2, MAX_BUSY_BACKOFF_S) if again else BUSY_BACKOFF_S
+                replica.backoff_s = (
+                    min(replica.backoff_s * 2, MAX_BUSY_BACKOFF_S) if again else BUSY_BACKOFF_S
+                )
                 replica.avoid_until_s = now_s + replica.backoff_s
 
     def _enforce_bound(self) -> None:
         route = self._route
-        bound = route.max_queued_requests if route is not None and route.max_queued_requests >= 0 else MAX_QUEUED_REQUESTS
+        bound = (
+            route.max_queued_requests
+            if route is not None and route.max_queued_requests >= 0
+            else MAX_QUEUED_REQUESTS
+        )
         while len(self._waiting) > bound:
             newest = next(reversed(self._waiting))
             newest.fail(self._backpressure(bound))
@@ -222,7 +228,9 @@ class Router:
         if self._timer is not None:
             self._timer.cancel()
         delay_s = min(times, default=math.inf) - now_s
-        self._timer = None if delay_s == math.inf else asyncio.get_running_loop().call_later(delay_s, self._assign)
+        self._timer = (
+            None if delay_s == math.inf else asyncio.get_running_loop().call_later(delay_s, self._assign)
+        )
 
     def _retire(self, replica: Replica) -> None:
         self._retired = {r for r in self._retired if not r.is_closed}

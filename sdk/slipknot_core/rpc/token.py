@@ -18,11 +18,15 @@ def client_interceptors(key: str, token: str) -> list[grpc.aio.ClientInterceptor
             return await continuation(details._replace(metadata=metadata), request)
 
     class _UnaryUnary(_Token, grpc.aio.UnaryUnaryClientInterceptor):
-        async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        async def intercept_unary_unary(
+            self, continuation: Any, client_call_details: Any, request: Any
+        ) -> Any:
             return await self._with_token(continuation, client_call_details, request)
 
     class _UnaryStream(_Token, grpc.aio.UnaryStreamClientInterceptor):
-        async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        async def intercept_unary_stream(
+            self, continuation: Any, client_call_details: Any, request: Any
+        ) -> Any:
             return await self._with_token(continuation, client_call_details, request)
 
     return [_UnaryUnary(), _UnaryStream()]

@@ -53,7 +53,9 @@ class Histories(RuleBasedStateMachine):
         assert self.world.routable() == before
 
     @precondition(lambda self: self.world.named(ReplicaState.STARTING))
-    @rule(data=st.data(), outcome=st.sampled_from(["running", "running", "failed", "joined", "lost", "exited"]))
+    @rule(
+        data=st.data(), outcome=st.sampled_from(["running", "running", "failed", "joined", "lost", "exited"])
+    )
     def start_goes_on(self, data: st.DataObject, outcome: str) -> None:
         """A start that succeeds or fails never reduces what serves below what is wanted."""
         name = data.draw(st.sampled_from(self.world.named(ReplicaState.STARTING)))

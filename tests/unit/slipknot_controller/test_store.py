@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from slipknot_controller.store import MemoryStore, RevisionConflict, SqliteStore, StateStore, StoreClosed, WatchOverflow
+from slipknot_controller.store import (
+    MemoryStore,
+    RevisionConflict,
+    SqliteStore,
+    StateStore,
+    StoreClosed,
+    WatchOverflow,
+)
 from slipknot_controller.store.interface import ABSENT, WATCH_QUEUE_LENGTH, raise_counter
 
 pytestmark = pytest.mark.anyio
@@ -100,7 +107,11 @@ async def test_watch_reports_changes_in_order(store: StateStore) -> None:
         await store.compare_and_swap("apps/a", b"2", revision)
         await store.delete("apps/a")
         seen = [await asyncio.wait_for(anext(changes), 5) for _ in range(3)]
-    assert [(change.key, change.value) for change in seen] == [("apps/a", b"1"), ("apps/a", b"2"), ("apps/a", None)]
+    assert [(change.key, change.value) for change in seen] == [
+        ("apps/a", b"1"),
+        ("apps/a", b"2"),
+        ("apps/a", None),
+    ]
     assert seen[0].revision == revision < seen[1].revision < seen[2].revision
 
 
