@@ -1,1 +1,3 @@
-"""The controller: desired state in, observed state made equal to it, routing snapshots out. Never runs user code."""
+"""The controller: desired state in, observed state made equal to it, routing snapshots out. Never runs user
+code.
+"""

@@ -3,7 +3,8 @@
 Invariants:
 - What is in memory has been stored before; a client that gets an answer can rely on it.
 - One change at a time, in the order of the calls. A client that goes away does not stop its change half-way.
-- `records` holds immutable values: whoever decided on the base of one can check by identity that it is still the newest.
+- `records` holds immutable values: whoever decided on the base of one can check by identity that it is still
+  the newest.
 """
 
 import asyncio
@@ -158,7 +159,9 @@ class Applications:
         return await self._in_turn(change)
 
     async def finish_build(self, before: ApplicationRecord, outcome: ApplicationSpec | str) -> None:
-        """Deploy what was built, or note the traceback of a build that failed; ignored if `before` is outdated."""
+        """Deploy what was built, or note the traceback of a build that failed; ignored if `before` is
+        outdated.
+        """
 
         async def change() -> None:
             build = before.build
@@ -181,7 +184,9 @@ class Applications:
         await self._in_turn(change)
 
     async def replace(self, before: ApplicationRecord, after: ApplicationRecord) -> bool:
-        """Put `after` in the place of `before`; False, and nothing is changed, if that is not the newest any more."""
+        """Put `after` in the place of `before`; False, and nothing is changed, if that is not the newest any
+        more.
+        """
 
         async def change() -> bool:
             if self._records.get(before.name) is not before:
@@ -209,7 +214,7 @@ class Applications:
         return await self._in_turn(change)
 
     async def prove(self, deployment_id: DeploymentId, version: str) -> None:
-        """Note that a version has been RUNNING, so that a restarted controller does not give it up lightly."""
+        """Note that a version has been RUNNING, so that a restarted controller does not give it up."""
 
         async def change() -> None:
             if self._proven.get(deployment_id) != version and deployment_id.app_name in self._records:
@@ -279,7 +284,7 @@ class Applications:
             async with self._turn:
                 try:
                     result = await change()
-                except Exception as error:  # whatever it is belongs to the caller
+                except Exception as error:  # noqa: BLE001 - whatever it is belongs to the caller
                     if not outcome.done():
                         outcome.set_exception(error)
                     return

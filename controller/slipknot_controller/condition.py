@@ -1,8 +1,8 @@
 """How a deployment and an application do, in words for people. Pure.
 
-A deployment keeps the status of what it was last asked for (UPDATING, UPSCALING, DOWNSCALING) until that is reached or
-has failed. One that was HEALTHY and lost a replica is UNHEALTHY until all its replicas run again, and, if a health check
-brought it there, until the new ones have passed one.
+A deployment keeps the status of what it was last asked for (UPDATING, UPSCALING, DOWNSCALING) until that is
+reached or has failed. One that was HEALTHY and lost a replica is UNHEALTHY until all its replicas run again,
+and, if a health check brought it there, until the new ones have passed one.
 """
 
 from collections.abc import Collection, Mapping
@@ -61,7 +61,8 @@ def deployment_condition(desired: Desired | None, observed: ObservedDeployment, 
     if observed.reconfigure_error and any(
         r.failed_options_hash for r in observed.replicas.values() if r.is_staying
     ):
-        message = f"Reconfiguring a replica of deployment {desired.spec.name!r} failed:\n{observed.reconfigure_error}"
+        name, error = desired.spec.name, observed.reconfigure_error
+        message = f"Reconfiguring a replica of deployment {name!r} failed:\n{error}"
         return Condition(DeploymentStatus.DEPLOY_FAILED, REPLICA_STARTUP_FAILED, message)
     if has_failed_to_start(desired, observed):
         return Condition(
@@ -167,8 +168,8 @@ def _settled(observed: ObservedDeployment) -> Condition:
 
 def _start_failure(desired: Desired, observed: ObservedDeployment) -> str:
     return (
-        f"Deployment {desired.spec.name!r} failed to start a replica {observed.failed_starts} times in a row. "
-        f"The last error was:\n{observed.last_error}"
+        f"Deployment {desired.spec.name!r} failed to start a replica {observed.failed_starts} times in a row."
+        f" The last error was:\n{observed.last_error}"
     )
 
 

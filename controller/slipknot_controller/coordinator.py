@@ -1,10 +1,12 @@
-"""The controller's heart: events come in, applications are reconciled one by one, snapshots and statuses go out.
+"""The controller's heart: events come in, applications are reconciled one by one, snapshots and statuses go
+out.
 
-Everything here runs on one event loop and never waits, except for the state store and for builds, which are tasks. One
-application is reconciled as a whole, since the order of a rollout concerns several of its deployments.
+Everything here runs on one event loop and never waits, except for the state store and for builds, which are
+tasks. One application is reconciled as a whole, since the order of a rollout concerns several of its
+deployments.
 
-After a restart nothing is reconciled or published for a while (`RECOVERY_S`): replicas that live on register again, and
-routers keep the last snapshot they have. So nobody is restarted, and no request notices.
+After a restart nothing is reconciled or published for a while (`RECOVERY_S`): replicas that live on register
+again, and routers keep the last snapshot they have. So nobody is restarted, and no request notices.
 """
 
 import asyncio
@@ -36,7 +38,9 @@ from .store.interface import raise_counter
 logger = logging.getLogger("slipknot.serve")
 
 RECOVERY_S = 4.0
-"""What a restarted controller waits for replicas to register again; longer than the longest pause before a reconnect."""
+"""What a restarted controller waits for replicas to register again; longer than the longest pause before a
+reconnect.
+"""
 ORPHAN_S = 10.0
 """A process that a node reports, and that has not registered this long after, is stopped."""
 BUILD_TIMEOUT_S = 120.0

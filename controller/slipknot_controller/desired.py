@@ -1,7 +1,9 @@
 """Desired state: what is stored for one application, and what follows from it for one deployment. Pure.
 
-A record holds more than the newest spec, because an application is replaced while it serves: a deployment that the new
-spec does not have any more is *retiring*. It stays until the new ones serve, since old replicas may still call it.
+A record holds more than the newest spec, because an application is replaced while it serves: a deployment
+that the new spec does not have any more is *retiring*. It stays until the new ones serve, since old replicas
+may still
+call it.
 """
 
 import hashlib
@@ -27,7 +29,9 @@ class Desired:
     is_ingress: bool = False
     route_prefix: str | None = None
     may_start: bool = True
-    """False: keep what runs, but start nothing (the application is being deleted and others still need this one)."""
+    """False: keep what runs, but start nothing (the application is being deleted and others still need this
+    one).
+    """
 
 
 @dataclass(frozen=True, slots=True)

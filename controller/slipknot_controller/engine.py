@@ -1,7 +1,7 @@
 """The seam between how many replicas there should be and where their processes run.
 
-An engine is told synchronously and never blocks; what comes of it is reported to its listener. It places processes by
-itself. Asking twice for the same replica is asking once.
+An engine is told synchronously and never blocks; what comes of it is reported to its listener. It places
+processes by itself. Asking twice for the same replica is asking once.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,9 @@ class EngineListener(Protocol):
         ...
 
     def process_unknown(self, replica_id: str) -> None:
-        """Nobody watches a process any more: its node went away and did not come back, or came back without it."""
+        """Nobody watches a process any more: its node went away and did not come back, or came back without
+        it.
+        """
         ...
 
     def room_changed(self) -> None:
@@ -52,7 +54,7 @@ class Engine(Protocol):
         ...
 
     def stop(self, replica_id: str, grace_s: float) -> bool:
-        """Have a process ended: asked to at once, forced to after `grace_s`. False: no such process is known."""
+        """Have a process ended: asked to at once, forced to after `grace_s`. False: it is not known."""
         ...
 
     def processes(self) -> Mapping[str, str]:

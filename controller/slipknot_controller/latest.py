@@ -1,4 +1,6 @@
-"""The newest value of something, for any number of watchers. A slow watcher skips what is outdated; nothing piles up."""
+"""The newest value of something, for any number of watchers. A slow watcher skips what is outdated; nothing
+piles up.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +10,7 @@ Value = TypeVar("Value")
 
 
 class Latest(Generic[Value]):
-    """Holds one value, or none yet. For one event loop. `repr` tells the number of changes and of watchers."""
+    """Holds one value, or none yet. For one event loop. `repr` counts changes and watchers."""
 
     def __init__(self) -> None:
         self._value: Value | None = None

@@ -1,4 +1,4 @@
-"""The streams of the replicas that are here: each is that replica's lease, and the way to tell it something."""
+"""The streams of the replicas that are here: its lease, and the way to tell it something."""
 
 from dataclasses import dataclass, field
 

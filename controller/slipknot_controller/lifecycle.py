@@ -9,8 +9,8 @@ A replica, as the controller sees it:
     LOST       it ran, and its lease has lapsed without a farewell; the process may or may not live
     (gone)     nothing is known of it any more: it is not in the table, it is forgotten
 
-A replica never comes back to an earlier state. A move that is not in the table raises `InvalidTransition`: it is a bug
-of the controller's, or a replica that breaks the contract.
+A replica never comes back to an earlier state. A move that is not in the table raises `InvalidTransition`: it
+is a bug of the controller's, or a replica that breaks the contract.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,9 @@ class DeploymentStatus(Enum):
 
 
 class ApplicationStatus(Enum):
-    """How an application does, in the words that users see. Computed from its deployments, so it has no table."""
+    """How an application does, in the words that users see. Computed from its deployments, so it has no
+    table.
+    """
 
     NOT_STARTED = "NOT_STARTED"
     DEPLOYING = "DEPLOYING"

@@ -1,6 +1,7 @@
 """A controller and its process: `python -m slipknot_controller --config-json '{…}'`.
 
-The process ends with status 0 when the cluster was shut down; told to end by a signal it ends with status 143.
+The process ends with status 0 when the cluster was shut down; told to end by a signal it ends with status
+143.
 """
 
 import argparse
@@ -117,8 +118,7 @@ async def _serve(config: ControllerConfig) -> int:
     await controller.start()
     try:
         if config.ready_fd is not None:
-            with open(config.ready_fd, "w") as ready:
-                ready.write(f"ready {controller.address}\n")
+            _report_ready(config.ready_fd, controller.address)
         if config.embedded:
             asyncio.ensure_future(controller.was_shut_down.wait()).add_done_callback(
                 lambda _: stop_wanted.set()
@@ -127,3 +127,8 @@ async def _serve(config: ControllerConfig) -> int:
     finally:
         await controller.stop()
     return 0 if controller.was_shut_down.is_set() else SIGTERM_STATUS
+
+
+def _report_ready(fd: int, address: str) -> None:
+    with open(fd, "w") as ready:
+        ready.write(f"ready {address}\n")

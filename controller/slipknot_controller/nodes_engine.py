@@ -15,7 +15,8 @@ from .outbox import Outbox
 logger = logging.getLogger("slipknot.serve")
 
 NODE_RETURN_S = 3.0
-"""A node agent that lost its connection has this long to come back before its processes count as unwatched."""
+"""A node agent that lost its connection has this long to come back before its processes count as unwatched.
+"""
 BUILD_SLACK_S = 5.0
 """Given to a node on top of a build's own timeout to report that it has passed."""
 
@@ -69,7 +70,9 @@ class NodeSession:
 
 
 class NodesEngine:
-    """An `Engine`. A new replica goes to the node with the fewest. `repr` tells how many nodes and processes there are."""
+    """An `Engine`. A new replica goes to the node with the fewest. `repr` tells how many nodes and processes
+    there are.
+    """
 
     def __init__(self) -> None:
         self._listener: EngineListener | None = None

@@ -3,7 +3,8 @@
 Invariants:
 - A replica is routable iff it is RUNNING, has its lease, and is not unhealthy.
 - A failed start is counted exactly once: when the replica reports FAILED, or when a STARTING one is gone.
-- A crash is counted exactly once: when a RUNNING replica loses its lease, or when its process exits before that is seen.
+- A crash is counted exactly once: when a RUNNING replica loses its lease, or when its process exits before
+  that is seen.
 """
 
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ DEFAULT_SHUTDOWN_TIMEOUT_S = 20.0
 
 @dataclass(slots=True)
 class Replica:
-    """One replica as far as the controller knows it. Times are points on the controller's clock in seconds."""
+    """One replica as far as the controller knows it. Times are points on its clock in seconds."""
 
     replica_id: str
     version: str

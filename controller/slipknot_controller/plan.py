@@ -1,14 +1,16 @@
 """From desired and observed state to actions, for one deployment. Pure.
 
 The rules, in the order in which they apply:
-1. Who leaves is seen off: told to drain once routers have heard of it, stopped when overdue, forgotten when even that failed.
+1. Who leaves is seen off: told to drain once routers have heard of it, stopped when overdue, forgotten when
+   even that failed.
 2. An unhealthy replica leaves; its replacement starts at once.
 3. What is missing is started, all at once; after a failed start one by one and with a growing pause.
 4. A surplus leaves, those that do not serve yet first, then the youngest.
-5. A replica of an old version leaves when a RUNNING one of the wanted version takes its place, and not before.
+5. A replica of an old version leaves when a RUNNING one of the wanted version takes its place, not before.
 6. A RUNNING replica with other options than wanted gets them in place.
 
-Planning again after the actions were applied gives no further actions until something happens or `wake_at_s` comes.
+Planning again after the actions were applied gives no further actions until something happens or `wake_at_s`
+comes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -90,7 +92,7 @@ class Plan:
 
 
 def plan(desired: Desired | None, observed: ObservedDeployment, now_s: float) -> Plan:
-    """Decide what brings `observed` nearer to `desired`; None means that there should be no replica at all."""
+    """Decide what brings `observed` nearer to `desired`; None: there should be no replica at all."""
     planner = _Planner(observed, now_s)
     for replica in observed.replicas.values():
         planner.see_off(replica)
@@ -103,7 +105,9 @@ def plan(desired: Desired | None, observed: ObservedDeployment, now_s: float) ->
 
 
 def start_failure_limit(desired: Desired) -> int:
-    """Failed starts in a row that make a deployment fail: those of the first, parallel round count as one attempt."""
+    """Failed starts in a row that make a deployment fail: those of the first, parallel round count as one
+    attempt.
+    """
     return desired.spec.num_replicas - 1 + max(1, desired.spec.max_constructor_attempts)
 
 
@@ -161,7 +165,8 @@ class _Planner:
             self.actions.append(SendDrain(replica.replica_id, replica.shutdown_timeout_s))
 
     def _stop(self, replica: Replica) -> None:
-        # A process that has drained or failed has had its time; one that merely lost its lease may have work to finish.
+        # A process that has drained or failed has had its time; one that merely lost its lease may have work
+        # to finish.
         may_work = not replica.has_lease and replica.running_since_s is not None
         self.actions.append(
             StopReplica(replica.replica_id, replica.shutdown_timeout_s if may_work else EXIT_SLACK_S)

@@ -1,7 +1,7 @@
 """Reconcile one deployment: plan, apply, judge. Synchronous; what it causes comes back as events.
 
-Not guaranteed: that an effect takes place. A command to a replica or a node may be lost with its connection; the next
-plan then finds the same difference, or a point in time that has passed, and acts again.
+Not guaranteed: that an effect takes place. A command to a replica or a node may be lost with its connection;
+the next plan then finds the same difference, or a point in time that has passed, and acts again.
 """
 
 import logging

@@ -1,7 +1,8 @@
 """Which keys need attention. No event is lost, no key is worked on twice at once, equal events merge.
 
-A key is in one of these places: *queued* (waits for a worker), *processing*, *dirty* (processing, and to be queued again
-afterwards), or *delayed* (queued at a later time). There is no payload: the worker reads the state itself.
+A key is in one of these places: *queued* (waits for a worker), *processing*, *dirty* (processing, and to be
+queued again afterwards), or *delayed* (queued at a later time). There is no payload: the worker reads the
+state itself.
 
 The queue has no bound of its own, since it holds each key at most once.
 """

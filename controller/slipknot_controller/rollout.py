@@ -1,8 +1,8 @@
 """Which deployments of an application are wanted right now: the order of replacing and deleting. Pure.
 
 Nothing may be taken from under a request that still runs:
-- A deployment that the new spec has no more keeps serving until all new ones do and no replica of an old version is left
-  that might call it. A former ingress deployment then goes first, since it calls the others.
+- A deployment that the new spec has no more keeps serving until all new ones do and no replica of an old
+  version is left that might call it. A former ingress deployment then goes first, since it calls the others.
 - Of a deleted application the ingress deployment drains first; the others stay until it has finished.
 """
 

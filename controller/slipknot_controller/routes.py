@@ -1,7 +1,8 @@
 """What routers may know: applications, deployments and the replicas that may get requests. Pure.
 
-An application can be reached over HTTP once its ingress deployment has had a running replica, or has failed to deploy (then
-with 503). Handle calls find its deployments from the beginning, since constructors may use handles.
+An application can be reached over HTTP once its ingress deployment has had a running replica, or has failed
+to deploy (then with 503). Handle calls find its deployments from the beginning, since constructors may use
+handles.
 """
 
 from collections.abc import Mapping
@@ -32,7 +33,8 @@ def application_routes(records: Mapping[str, ApplicationRecord], observed: Obser
         if route is None:
             continue
         if claims.get(route.route_prefix, name) != name:
-            # A new config gives this prefix to another application; whoever holds it by its newest order has it.
+            # A new config gives this prefix to another application; whoever holds it by its newest order has
+            # it.
             route = ApplicationRoute(
                 name, None, route.ingress_deployment, route.deployments, route.unavailable
             )

@@ -1,6 +1,8 @@
-"""Who runs now: `max_ongoing_requests` slots, and a first-come queue of tickets for those who wait. Pure but for timers.
+"""Who runs now: `max_ongoing_requests` slots, and a first-come queue of tickets for those who wait. Pure but
+for timers.
 
-Invariants: `ongoing + reserved <= max_ongoing` (unless the bound was lowered meanwhile); tickets wait only while no slot is free.
+Invariants: `ongoing + reserved <= max_ongoing` (unless the bound was lowered meanwhile); tickets wait only
+while no slot is free.
 """
 
 import asyncio
@@ -24,7 +26,9 @@ class TicketState(enum.Enum):
 
 
 class Ticket:
-    """A place in the queue. `on_reserved` is called when its turn has come, `on_refused` when the replica drains."""
+    """A place in the queue. `on_reserved` is called when its turn has come, `on_refused` when the replica
+    drains.
+    """
 
     def __init__(self, on_reserved: Callable[[], None], on_refused: Callable[[], None]) -> None:
         self.state = TicketState.WAITING
@@ -45,7 +49,8 @@ class Admission:
         self._tickets: OrderedDict[Ticket, None] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<Admission {self.ongoing} of {self.max_ongoing} ongoing, {self.reserved} reserved, {self.waiting} waiting>"
+        slots = f"{self.ongoing} of {self.max_ongoing} ongoing, {self.reserved} reserved"
+        return f"<Admission {slots}, {self.waiting} waiting>"
 
     @property
     def waiting(self) -> int:

@@ -21,10 +21,7 @@ def build(command: registry_pb2.BuildApplication) -> registry_pb2.BuildResult:
             overrides=json.loads(command.overrides_json or "[]"),
         )
         result.application.CopyFrom(spec.to_proto())
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # importing the user's code may raise anything; the controller shows it
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything when imported
         result.error = format_traceback(error)
     return result
 

@@ -1,8 +1,9 @@
-"""What every kind of exchange has in common: a slot, a task of the user's code, its cancellation, its line in the log.
+"""What every kind of exchange has in common: a slot, a task of the user's code, its cancellation, its line in
+the log.
 
 The rules (DESIGN §3, "Cancellation, precisely"):
-- user code runs in one task with a context of its own; a cancellation cancels first the handle calls of the request, then
-  sends the closing reply, then cancels the task;
+- user code runs in one task with a context of its own; a cancellation cancels first the handle calls of the
+  request, then sends the closing reply, then cancels the task;
 - the exchange is over for the caller at once, but the slot stays taken until the task has ended;
 - after the closing reply (background tasks) nothing is cancelled any more;
 - CancelledError without a cancellation is an error like any other.
@@ -99,7 +100,7 @@ class ServerExchange:
             caller_chain=tuple(open_.caller_chain),
         )
 
-    # --- for the stream ---------------------------------------------------------------------------------------------
+    # --- for the stream -----------------------------------------------------------------------------
 
     @property
     def body_is_complete(self) -> bool:
@@ -142,7 +143,7 @@ class ServerExchange:
             self._task.cancel()
             self._outlive_timer = self._loop.call_later(OUTLIVES_AFTER_S, self._report_outliving)
 
-    # --- for subclasses ---------------------------------------------------------------------------------------------
+    # --- for subclasses -----------------------------------------------------------------------------
 
     @property
     def _user_code(self) -> UserCode:
@@ -187,7 +188,7 @@ class ServerExchange:
             await self._credit_waiter
         self._credit -= byte_count + CHUNK_COST_BYTES
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         try:
@@ -200,10 +201,11 @@ class ServerExchange:
             if self.request.is_cancelled:
                 raise
             error = SlipknotServeException(
-                "the handler raised CancelledError by itself: something it awaited was cancelled, but not this request"
+                "the handler raised CancelledError by itself: "
+                "something it awaited was cancelled, but not this request"
             )
             self._failed(error)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's code raises
             self._failed(error)
         finally:
             self._release_slot()

@@ -61,7 +61,7 @@ class HttpExchange(ServerExchange):
         self._body.append(frame.body.data)
         wake(self._body_waiter)
 
-    # --- ASGI -------------------------------------------------------------------------------------------------------
+    # --- ASGI ---------------------------------------------------------------------------------------
 
     async def receive(self) -> Message:
         """The next part of the body; after it, wait for the client to go away."""
@@ -91,7 +91,7 @@ class HttpExchange(ServerExchange):
         else:
             raise RuntimeError(f"ASGI message {kind!r} is not supported")
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
         await self._user_code.handle_http(self._scope, self.receive, self.send)

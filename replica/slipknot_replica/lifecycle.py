@@ -1,6 +1,7 @@
 """One replica from its first to its last moment: listen, register, build, serve, drain, stop.
 
-`ReplicaLifecycle.run` is the same in a process of its own (`main.py`) and in a test's process (`slipknot.testing`).
+`ReplicaLifecycle.run` is the same in a process of its own (`main.py`) and in a test's process
+(`slipknot.testing`).
 """
 
 import asyncio
@@ -74,7 +75,7 @@ class ReplicaLifecycle:
         finally:
             await dispatcher.stop()
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------
 
     async def _run(self) -> bool:
         settings = LoggingSettings.from_json(self.launch.deployment.logging_config_json)
@@ -98,7 +99,9 @@ class ReplicaLifecycle:
             await registration.stop()
 
     async def _build(self, server: ReplicaServer) -> BaseException | None:
-        """Load and construct the user's code; returns what went wrong. Gives up when a stop is requested first."""
+        """Load and construct the user's code; returns what went wrong. Gives up when a stop is requested
+        first.
+        """
         _set_replica_context(server)
         server.base_context = contextvars.copy_context()
         building = asyncio.ensure_future(self._load_and_construct(server))

@@ -1,7 +1,7 @@
 """A replica's process: reads its launch from standard input, runs one replica, exits.
 
-Standard input is 4 bytes of length (big-endian) and a `ReplicaLaunch`. Exit status: 0 after a drain, 1 if the user's code
-could not be built.
+Standard input is 4 bytes of length (big-endian) and a `ReplicaLaunch`. Exit status: 0 after a drain, 1 if the
+user's code could not be built.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def run_replica_from_fd(fd: int) -> None:
-    """Run the replica whose `ReplicaLaunch` is all that the file `fd` holds (after a fork from the zygote)."""
+    """Run the replica whose `ReplicaLaunch` the file `fd` holds (after a fork from the zygote)."""
     from slipknot_proto.v1 import spec_pb2
 
     with os.fdopen(fd, "rb") as file:

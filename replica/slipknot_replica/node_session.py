@@ -1,6 +1,7 @@
 """A node's lease: the stream to the controller over which it is told what to start, stop and build.
 
-Reconnects for as long as the node lives, and then says which replicas it has: a controller that was away starts none anew.
+Reconnects for as long as the node lives, and then says which replicas it has: a controller that was away
+starts none anew.
 """
 
 import asyncio

@@ -1,4 +1,6 @@
-"""Replica processes of one machine: forked by the zygote, their output carried to the console, their end noticed."""
+"""Replica processes of one machine: forked by the zygote, their output carried to the console, their end
+noticed.
+"""
 
 import asyncio
 import json
@@ -123,7 +125,9 @@ class ReplicaProcess:
 
 
 class ProcessMachine:
-    """A `Machine` whose replicas are processes. Belongs to the loop of `open`; `repr` tells how many there are."""
+    """A `Machine` whose replicas are processes. Belongs to the loop of `open`; `repr` tells how many there
+    are.
+    """
 
     def __init__(self, zygote: ZygoteLink, pump: OutputPump, socket_dir: str, on_exit: OnExit) -> None:
         self._zygote = zygote
@@ -200,7 +204,7 @@ class ProcessMachine:
         while self._processes:
             await next(iter(self._processes.values())).ended.wait()
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------
 
     async def _start(self, launch: ReplicaLaunch) -> None:
         from dataclasses import replace

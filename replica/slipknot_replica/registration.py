@@ -1,7 +1,7 @@
 """The replica's lease: one stream to the controller, opened again for as long as the replica lives.
 
-What the controller wants comes in on it (reconfigure, drain); state, load and health go out. A controller that is away
-changes nothing for the requests; whatever happened meanwhile is told with the next hello.
+What the controller wants comes in on it (reconfigure, drain); state, load and health go out. A controller
+that is away changes nothing for the requests; whatever happened meanwhile is told with the next hello.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ class Registration:
         if code is not None and code.has_health_check:
             self._tasks.spawn(self._check_health(code), "health")
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------
 
     def _put(self, request: Request) -> None:
         self._outbox.append(request)
@@ -190,7 +190,7 @@ class Registration:
             await self._replica.reconfigure(spec.max_ongoing_requests, wanted)
             self._spec = spec
             self.user_config_hash = command.user_config_hash
-        except Exception as caught:  # the user's reconfigure may raise anything; the controller shows it
+        except Exception as caught:  # noqa: BLE001 - the user's reconfigure may raise anything; the controller shows it
             error = format_traceback(caught)
         report = registry_pb2.ReconfigureReport(user_config_hash=command.user_config_hash, error=error)
         self._put(Request(reconfigured=report))
@@ -207,7 +207,7 @@ class Registration:
                     await code.check_health()
             except TimeoutError as error:
                 message = str(error) or f"check_health took longer than {self._spec.health_check_timeout_s} s"
-            except Exception as error:  # whatever it raises means unhealthy
+            except Exception as error:  # noqa: BLE001 - whatever it raises means unhealthy
                 message = format_traceback(error)
             if message:
                 logger.warning("health_check_failed %s", message.rstrip().rpartition("\n")[2])

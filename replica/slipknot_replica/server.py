@@ -1,7 +1,7 @@
 """The replica: one instance of the user's class behind `ReplicaService`.
 
-`start` listens, then builds the user's code; `drain` finishes what runs and takes nothing new; `stop` ends it. Registration
-with the controller is `registration.py`; a process around it is `main.py`.
+`start` listens, then builds the user's code; `drain` finishes what runs and takes nothing new; `stop` ends
+it. Registration with the controller is `registration.py`; a process around it is `main.py`.
 """
 
 import asyncio
@@ -101,7 +101,7 @@ class ReplicaServer:
         return f"<ReplicaServer {self.launch.replica_id}: {self.state.value}, {self.admission!r}>"
 
     async def listen(self) -> str:
-        """Start the gRPC server and return its address; requests are refused until `construct` has succeeded."""
+        """Start the gRPC server and return its address; requests are refused until `construct` is done."""
         self._server = new_server(self._token)
         replica_pb2_grpc.add_ReplicaServiceServicer_to_server(_Servicer(self), self._server)
         add_health_and_reflection(self._server, [SERVICE])
@@ -133,7 +133,9 @@ class ReplicaServer:
             self._move(ReplicaState.RUNNING)
 
     async def drain(self, timeout_s: float) -> None:
-        """Finish what runs and take nothing new; what still runs after `timeout_s` is cancelled. Twice is fine."""
+        """Finish what runs and take nothing new; what still runs after `timeout_s` is cancelled. Twice is
+        fine.
+        """
         if self.state is not ReplicaState.STOPPED:
             self._move(ReplicaState.DRAINING)
         self.admission.drain()
@@ -157,7 +159,9 @@ class ReplicaServer:
             logger.error("drain_incomplete %d requests ignored their cancellation", self.admission.ongoing)
 
     async def stop(self) -> None:
-        """End the server and the user's code; without a `drain` before, what runs is cancelled. Twice is fine."""
+        """End the server and the user's code; without a `drain` before, what runs is cancelled. Twice is
+        fine.
+        """
         if self.state is ReplicaState.STOPPED:
             return
         await self.drain(0)
@@ -190,7 +194,7 @@ class ReplicaServer:
         if user_config_json:
             await self.user_code.reconfigure(json.loads(user_config_json))
 
-    # --- for streams (the `Host` protocol) --------------------------------------------------------------------------
+    # --- for streams (the `Host` protocol) ----------------------------------------------------------
 
     def refusal(self, open_: replica_pb2.Open) -> Reason | None:
         """Why this Open cannot be served here at all, or None."""
@@ -216,7 +220,7 @@ class ReplicaServer:
         exchange.on_ended = self._exchanges.discard
         return exchange
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------
 
     async def serve_stream(self, context: Any) -> None:
         """Handle one RPC."""

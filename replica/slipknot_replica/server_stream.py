@@ -119,7 +119,7 @@ class ServerStream:
             if self._is_half_closed or self._host.admission.is_draining:
                 self._end()
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------
 
     @property
     def _is_over(self) -> bool:
@@ -163,14 +163,16 @@ class ServerStream:
             while self._outbox:
                 batch, self._outbox = self._outbox, []
                 await self._context.write(replica_pb2.CallResponse(frames=batch))
-        except Exception as error:  # gRPC raises private classes when the caller has gone
+        except Exception as error:  # noqa: BLE001 - gRPC raises private classes when the caller has gone
             logger.debug("stream_broken %s", error)
             self._outbox.clear()
         finally:
             self._writer = None
 
     def _on_half_close(self) -> None:
-        """The caller sends nothing more. Or it has cancelled: then this comes first, and the cancellation next."""
+        """The caller sends nothing more. Or it has cancelled: then this comes first, and the cancellation
+        next.
+        """
         self._is_half_closed = True
         if self._exchange is None:
             self._drop_ticket()
@@ -200,7 +202,7 @@ class ServerStream:
         else:
             self._exchange.on_frame(kind, frame)
 
-    # --- admission --------------------------------------------------------------------------------------------------
+    # --- admission ----------------------------------------------------------------------------------
 
     def _on_open(self, open_: replica_pb2.Open) -> None:
         if self._exchange is not None or self._held_open is not None:

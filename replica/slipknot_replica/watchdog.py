@@ -54,8 +54,8 @@ class LoopWatchdog:
             elif not is_reported:
                 is_reported = True
                 logger.warning(
-                    "loop_blocked for %.1f s: other requests of this replica wait. Make the handler `def` (it then runs in "
-                    "a thread), or use `await asyncio.to_thread(...)`. It is here:\n%s",
+                    "loop_blocked for %.1f s: other requests of it wait. Make the handler `def` (it then runs "
+                    "in a thread), or use `await asyncio.to_thread(...)`. It is here:\n%s",
                     blocked_for_s,
                     self._stack(),
                 )

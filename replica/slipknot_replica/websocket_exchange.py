@@ -1,4 +1,6 @@
-"""A WebSocket on the replica. A client that closes is news for `receive`, not a cancellation; a lost caller is one."""
+"""A WebSocket on the replica. A client that closes is news for `receive`, not a cancellation; a lost caller
+is one.
+"""
 
 import asyncio
 import enum
@@ -57,7 +59,7 @@ class WebSocketExchange(ServerExchange):
         else:
             super().on_frame(kind, frame)
 
-    # --- ASGI -------------------------------------------------------------------------------------------------------
+    # --- ASGI ---------------------------------------------------------------------------------------
 
     async def receive(self) -> Message:
         """The next event of the client; after the last one, its disconnect again."""
@@ -102,7 +104,7 @@ class WebSocketExchange(ServerExchange):
                 f"ASGI message {kind!r} is not legal while the WebSocket is {self._phase.value}"
             )
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
         try:

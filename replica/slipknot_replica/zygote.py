@@ -1,12 +1,15 @@
-"""Quick starts: a process that has imported everything a replica needs, and forks one whenever the node agent asks.
+"""Quick starts: a process that has imported everything a replica needs, and forks one whenever the node agent
+asks.
 
-The zygote has a single thread and never uses gRPC, so forking it is safe; each fork takes a millisecond or two instead of the
-better part of a second. The agent sends a request with the child's file descriptors; the zygote answers with the child's pid,
-and later with its exit status. Children belong to the agent (they follow its lifeline), not to the zygote: when that dies,
-they live on.
+The zygote has a single thread and never uses gRPC, so forking it is safe; each fork takes a millisecond or
+two instead of the better part of a second. The agent sends a request with the child's file descriptors; the
+zygote answers with the child's pid,
+and later with its exit status. Children belong to the agent (they follow its lifeline), not to the zygote:
+when that dies, they live on.
 
 Wire: one JSON object in each message of a SOCK_SEQPACKET pair.
-    to the zygote      {"kind": "replica" | "build", "id": …, "env": {…}} with the descriptors input, stdout, stderr,
+    to the zygote      {"kind": "replica" | "build", "id": …, "env": {…}} with the descriptors input, stdout,
+    stderr,
                        lifeline, and for a build: result
     from the zygote    {"id": …, "pid": …}, then {"pid": …, "status": exit code, negative for a signal}
 """
@@ -42,7 +45,9 @@ _WARM = (
     "fastapi",
     "slipknot._ingress",
 )
-"""What nearly every replica imports; heavy ones last, so that an early request is not kept waiting by all of them."""
+"""What nearly every replica imports; heavy ones last, so that an early request is not kept waiting by all of
+them.
+"""
 
 
 def run_zygote(connection: socket.socket, lifeline_fd: int) -> None:
@@ -114,7 +119,7 @@ def _be_child(request: dict[str, object], fds: list[int]) -> None:
             from .main import run_replica_from_fd
 
             run_replica_from_fd(fds[0])
-    except BaseException:  # a forked child must never return into the zygote's loop
+    except BaseException:  # noqa: BLE001 - a forked child must never return into the zygote's loop
         traceback.print_exc()
     finally:
         with suppress(Exception):

@@ -1,7 +1,7 @@
 """`serve.run` and its sisters: they bring applications into a cluster and tell what became of them.
 
-A process has at most one cluster: the one it was told to use (`SLIPKNOT_ADDRESS`, `serve.start(address=…)`), the one it runs
-in (a replica), or an embedded one that the first call starts and that ends with this process.
+A process has at most one cluster: the one it was told to use (`SLIPKNOT_ADDRESS`, `serve.start(address=…)`),
+the one it runs in (a replica), or an embedded one that the first call starts and that ends with this process.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ def start(
             _start_cluster(address, proxy_location, http_options, grpc_options, logging_config)
 
 
-def run(
+def run(  # noqa: PLR0917 - the signature that users know
     target: "Application",
     blocking: bool = False,
     name: str = DEFAULT_APP_NAME,
@@ -211,7 +211,8 @@ def get_deployment_handle(
     app = connection.app_name if app_name is None else app_name
     if not app:
         raise SlipknotServeException(
-            f"get_deployment_handle({deployment_name!r}) needs app_name=… outside a deployment, for example 'default'."
+            f"get_deployment_handle({deployment_name!r}) needs app_name=… outside a deployment, "
+            "for example 'default'."
         )
     application = connection.snapshot().applications.get(app)
     if _check_exists and application is None:
@@ -237,7 +238,7 @@ def is_cluster_alive() -> bool:
     return _local is None or _local.is_running()
 
 
-# --- inside ---------------------------------------------------------------------------------------------------------
+# --- inside -----------------------------------------------------------------------------------------
 
 
 def _need_connection() -> "_connection.Connection":

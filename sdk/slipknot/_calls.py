@@ -1,8 +1,8 @@
 """One handle call from its beginning to its outcome. `serve/handle.py` wraps it for users.
 
 A call lives on the loop of its connection; who uses it from elsewhere hops there. To which request it belongs
-is decided where it is made: to the one in whose context `.remote()` ran, unless that is already cleaning up, or
-the handle is detached.
+is decided where it is made: to the one in whose context `.remote()` ran, unless that is already cleaning up,
+or the handle is detached.
 
 A call ends in one of these ways, and then stays so:
 - a reply: the result, the end of a stream, or what the method raised;

@@ -17,9 +17,9 @@ class ClusterOptions:
 
     Args:
         http: Options of the HTTP proxy as plain values; the keys are those of `serve.config.HTTPOptions`.
-        gateway_port: Port of the gRPC gateway on loopback; None: the default if it is free, else any free one.
-        logging_json: Logging of the cluster's processes as JSON; empty: the defaults.
-        with_proxy: Start a proxy.
+        gateway_port: Port of the gRPC gateway on loopback; None: the default if it is free, else any free
+        one. logging_json: Logging of the cluster's processes as JSON; empty: the defaults. with_proxy: Start
+        a proxy.
     """
 
     http: dict[str, Any]

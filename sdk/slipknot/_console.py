@@ -1,4 +1,6 @@
-"""The cluster's output on the user's console, also where `sys.stdout` is not file descriptor 1 (notebooks, pytest)."""
+"""The cluster's output on the user's console, also where `sys.stdout` is not file descriptor 1 (notebooks,
+pytest).
+"""
 
 import sys
 from typing import TextIO

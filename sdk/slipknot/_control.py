@@ -1,4 +1,6 @@
-"""What this process asks of the controller: deploy and wait, delete and wait, status. Coroutines on the connection's loop."""
+"""What this process asks of the controller: deploy and wait, delete and wait, status. Coroutines on the
+connection's loop.
+"""
 
 import asyncio
 import json
@@ -141,7 +143,7 @@ async def watch(connection: "Connection") -> AsyncIterator[AsyncIterator[Status]
         await iterator.aclose()  # type: ignore[attr-defined]
 
 
-# --- inside ---------------------------------------------------------------------------------------------------------
+# --- inside -----------------------------------------------------------------------------------------
 
 
 async def _wait_until_deployed(
@@ -178,7 +180,9 @@ async def _wait_until_gone(connection: "Connection", names: set[str]) -> None:
 
 
 async def _wait_for_news(connection: "Connection", status: Status) -> None:
-    """Wait until this process and the proxies route as `status` says: the next request must see what was done."""
+    """Wait until this process and the proxies route as `status` says: the next request must see what was
+    done.
+    """
     wanted = (status.epoch, status.snapshot_version)
     try:
         await connection.dispatcher.wait_for(lambda s: (s.epoch, s.version) >= wanted, NEWS_TIMEOUT_S)

@@ -108,6 +108,7 @@ class InProcessNode:
         self._session = NodeSession(controller_address, self.node_id, self)
         self._tasks = TaskOwner(f"replicas of {self.node_id}")
         self._replicas: dict[str, ReplicaLifecycle] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         """Join the controller."""
@@ -120,15 +121,15 @@ class InProcessNode:
         await self._session.stop()
         for lifecycle in self._replicas.values():
             lifecycle.request_stop(STOP_GRACE_S)
-        while self._replicas:
-            await asyncio.sleep(0.005)
+        if self._running:
+            await asyncio.wait(self._running.values())
         await self._tasks.stop()
 
     def replica_servers(self) -> list[Any]:
         """The servers of the replicas that run."""
         return [lifecycle.server for lifecycle in self._replicas.values() if lifecycle.server is not None]
 
-    # --- the `Machine` protocol -------------------------------------------------------------------------------------
+    # --- the `Machine` protocol ---------------------------------------------------------------------
 
     def replica_ids(self) -> list[str]:
         """Those that run."""
@@ -141,7 +142,9 @@ class InProcessNode:
         launch = replace(launch, socket_dir=self._socket_dir)
         lifecycle = ReplicaLifecycle(launch, lambda: load_user_code(launch))
         self._replicas[launch.replica_id] = lifecycle
-        self._tasks.spawn(self._run(launch.replica_id, lifecycle), "replica")
+        self._running[launch.replica_id] = self._tasks.spawn(
+            self._run(launch.replica_id, lifecycle), "replica"
+        )
 
     def stop_replica(self, replica_id: str, grace_s: float) -> None:
         """Ask one to end; nothing can force it."""
@@ -158,5 +161,5 @@ class InProcessNode:
         try:
             exit_code = 0 if await lifecycle.run() else 1
         finally:
-            del self._replicas[replica_id]
+            del self._replicas[replica_id], self._running[replica_id]
             self._session.replica_exited(replica_id, exit_code)

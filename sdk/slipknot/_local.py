@@ -1,9 +1,9 @@
 """A cluster on this machine: controller, node agent and proxy as child processes, watched and replaced.
 
-Whoever starts it is its parent: the children hold lifelines and die with it, even when it is killed. A child that dies by
-itself is started again at the same address: the HTTP port stays open meanwhile, because the listening socket belongs to the
-parent, and requests that come wait in its backlog. The controller ends with status 0 when it was told to shut the cluster
-down (`slipknot shutdown`): then everything ends.
+Whoever starts it is its parent: the children hold lifelines and die with it, even when it is killed. A child
+that dies by itself is started again at the same address: the HTTP port stays open meanwhile, because the
+listening socket belongs to the parent, and requests that come wait in its backlog. The controller ends with
+status 0 when it was told to shut the cluster down (`slipknot shutdown`): then everything ends.
 """
 
 import json
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -75,7 +76,7 @@ class LocalCluster:
             self.stop()
             raise
         http_address, gateway_address = (
-            (words["proxy"].split() + ["", ""])[1:3] if "proxy" in words else ("", "")
+            [*words["proxy"].split(), "", ""][1:3] if "proxy" in words else ("", "")
         )
         self._info = ClusterInfo(
             controller_address=self._runtime_dir.address("controller.sock"),
@@ -112,7 +113,7 @@ class LocalCluster:
         self._ended.wait()
         self.stop()
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------
 
     def _start_children(self, runtime_dir: RuntimeDir, pump: OutputPump) -> None:
         node_id = f"node-{short_id(6)}"
@@ -142,7 +143,9 @@ class LocalCluster:
             configs["proxy"] = ("slipknot_proxy", self._proxy_config(address, node_id) | common)
         for name, (module, config) in configs.items():
             inherited = self._socket if name == "proxy" else None
-            self._children[name] = Child(name, module, config, pump, inherited, self._child_shut_down)
+            self._children[name] = Child(
+                name, module, config, pump, inherited=inherited, on_shut_down=self._child_shut_down
+            )
         for child in self._children.values():
             child.start()
 
@@ -175,8 +178,9 @@ class Child:
         module: str,
         config: dict[str, Any],
         pump: OutputPump,
+        *,
         inherited: socket.socket | None,
-        on_shut_down: Any,
+        on_shut_down: Callable[[], None],
     ) -> None:
         self._name = name
         self._module = module
@@ -244,7 +248,7 @@ class Child:
         if self._lifeline is not None:
             self._lifeline.cut()
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------
 
     def _spawn(self) -> None:
         lifeline = Lifeline()

@@ -4,8 +4,8 @@
         running = serve_app(app)
         assert running.client.get("/").text == "hello"
 
-The cluster starts once for the whole test run, an application takes a few tens of milliseconds, and each is deleted at the
-end of its test (`serve_app`) or module (`serve_app_module`).
+The cluster starts once for the whole test run, an application takes a few tens of milliseconds, and each is
+deleted at the end of its test (`serve_app`) or module (`serve_app_module`).
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,5 @@
-"""A whole cluster in this process, for tests: controller, proxy, node and replicas on real gRPC sockets and a real HTTP port.
+"""A whole cluster in this process, for tests: controller, proxy, node and replicas on real gRPC sockets and a
+real HTTP port.
 
     from slipknot.testing import Cluster
 
@@ -7,9 +8,10 @@
             cluster.run(app)
             assert httpx.get(cluster.url).text == "hello"
 
-What is real: every role's own code, the gRPC streams between them, HTTP, cancellation, deadlines, admission, pickling of the
-application. What is not: processes. All roles and all `async` user code share one event loop in a background thread, so a
-handler that blocks the loop blocks the cluster, and `os._exit` ends the test run. For those tests use an embedded cluster.
+What is real: every role's own code, the gRPC streams between them, HTTP, cancellation, deadlines, admission,
+pickling of the application. What is not: processes. All roles and all `async` user code share one event loop
+in a background thread, so a handler that blocks the loop blocks the cluster, and `os._exit` ends the test
+run. For those tests use an embedded cluster.
 
 `slipknot.pytest_plugin` offers the same as fixtures.
 """
@@ -151,7 +153,7 @@ class Cluster:
         """The replicas' servers, for assertions on their counters and slots."""
         return self._running.replica_servers()
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------
 
     @property
     def _running(self) -> "Roles":

@@ -1,4 +1,5 @@
-"""The one tree of errors. A class per thing the caller can do about it; misuse raises TypeError or ValueError.
+"""The one tree of errors. A class per thing the caller can do about it; misuse raises TypeError or
+ValueError.
 
     SlipknotServeException                 anything slipknot itself reports
     ├── RequestCancelledError              the call was cancelled; nothing to do
@@ -13,7 +14,7 @@
     ├── UnauthenticatedError               credentials missing or wrong; get the cluster's token
     ├── ConflictError                      another application holds this route prefix; choose another
     └── ControllerUnavailableError         the controller cannot be reached; start it or check the address
-    RemoteTraceback                        the text of a remote traceback, chained as __cause__ of user exceptions
+    RemoteTraceback                        a remote traceback's text, the __cause__ of user exceptions
 
 `to_error_info`/`from_error_info` in `slipknot_core.failures` turn exceptions into the wire form and back.
 """

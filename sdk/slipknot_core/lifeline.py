@@ -1,8 +1,8 @@
 """Processes that die with their parent, even when it is killed with SIGKILL.
 
-The parent holds the write end of a pipe that nobody ever writes to; the child has the read end. However the parent ends,
-the kernel closes its end and the child sees end-of-file. Nothing else may hold the write end: it is closed on exec, and
-in children that the parent's program forks without exec.
+The parent holds the write end of a pipe that nobody ever writes to; the child has the read end. However the
+parent ends, the kernel closes its end and the child sees end-of-file. Nothing else may hold the write end: it
+is closed on exec, and in children that the parent's program forks without exec.
 """
 
 import os
@@ -17,7 +17,8 @@ _write_fds: set[int] = set()
 class Lifeline:
     """The parent's end. `repr` tells whether it still holds.
 
-    Hand `child_fd` to the child (`pass_fds` and its number on the command line, or SCM_RIGHTS), then call `handed_over`.
+    Hand `child_fd` to the child (`pass_fds` and its number on the command line, or SCM_RIGHTS), then call
+    `handed_over`.
     """
 
     def __init__(self) -> None:
@@ -52,9 +53,10 @@ def follow(fd: int, on_parent_death: Callable[[], None] | None = None) -> None:
 
     Args:
         fd: The inherited read end.
-        on_parent_death: Called in a daemon thread when the parent has died; usually `os._exit`. If None, this process
-            dies by SIGKILL, with its process group if it leads one. On Linux the kernel does that by itself, so that
-            not even code that never gives the interpreter back can prevent it.
+        on_parent_death: Called in a daemon thread when the parent has died; usually `os._exit`. If None, this
+        process
+            dies by SIGKILL, with its process group if it leads one. On Linux the kernel does that by itself,
+            so that not even code that never gives the interpreter back can prevent it.
     """
     os.set_inheritable(fd, False)
     if on_parent_death is None:
@@ -77,7 +79,9 @@ def _die() -> None:
 
 
 def _kill_by_kernel(fd: int) -> bool:
-    """Ask for SIGKILL, in place of SIGIO, when the state of the pipe changes; False where that does not exist."""
+    """Ask for SIGKILL, in place of SIGIO, when the state of the pipe changes; False where that does not
+    exist.
+    """
     import fcntl
 
     if not hasattr(fcntl, "F_SETSIG"):

@@ -1,8 +1,9 @@
 """Output of child processes, carried line by line to where people read it.
 
-Guarantees: whole lines stay whole, each with its prefix; nobody's memory grows beyond the bounds below; a console that does
-not take anything any more (full pipe, suspended terminal) slows a process that prints for at most `STALL_S`; after that
-lines are dropped and counted, and the count is told as soon as the console moves again.
+Guarantees: whole lines stay whole, each with its prefix; nobody's memory grows beyond the bounds below; a
+console that does not take anything any more (full pipe, suspended terminal) slows a process that prints for
+at most `STALL_S`; after that lines are dropped and counted, and the count is told as soon as the console
+moves again.
 """
 
 import os
@@ -78,7 +79,9 @@ class _Source:
 
 
 class OutputPump:
-    """Two threads between children and the console: one reads, one writes. `repr` tells sources and bytes that wait."""
+    """Two threads between children and the console: one reads, one writes. `repr` tells sources and bytes
+    that wait.
+    """
 
     def __init__(self, write: Write, *, max_pending_bytes: int = MAX_PENDING_BYTES) -> None:
         self._write = write
@@ -130,7 +133,9 @@ class OutputPump:
         self._wake()
 
     def stop(self, timeout_s: float = 2.0) -> None:
-        """Carry on until all sources have ended and everything is written, at most `timeout_s`; twice is fine."""
+        """Carry on until all sources have ended and everything is written, at most `timeout_s`; twice is
+        fine.
+        """
         deadline_s = time.monotonic() + timeout_s
         with self._changed:
             self._stop_at_s = deadline_s
@@ -223,7 +228,7 @@ class OutputPump:
                 self._progress_at_s = time.monotonic()
                 dropped, self._dropped_lines = self._dropped_lines, 0
                 if dropped:
-                    note = f"slipknot: {dropped} lines of output were dropped because this console was stuck\n".encode()
+                    note = f"slipknot: {dropped} lines were dropped because this console was stuck\n".encode()
                     self._pending.appendleft((2, note))
                     self._pending_bytes += len(note)
                 self._changed.notify_all()

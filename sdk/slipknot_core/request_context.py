@@ -1,9 +1,13 @@
-"""What a request is to the code that runs in it: ids, deadline, cancellation, and the handle calls that belong to it.
+"""What a request is to the code that runs in it: ids, deadline, cancellation, and the handle calls that
+belong to it.
 
-The cascade's rule (DESIGN §3): every handle call made in the context of a request belongs to it and is cancelled with it,
-awaited or not. Calls made *during cleanup* do not belong to it. A call is made during cleanup if the cancellation has
-already been raised in the task that makes it, or in the task that created that task afterwards. A sibling task that has
-not heard of the cancellation yet is not cleaning up: what it calls in that instant is cancelled at once.
+The cascade's rule (DESIGN §3): every handle call made in the context of a request belongs to it and is
+cancelled with it, awaited or not. Calls made *during cleanup* do not belong to it. A call is made during
+cleanup if the cancellation has already been raised in the task that makes it, or in the task that created
+that task afterwards. A sibling task that has not heard of the cancellation yet is not cleaning up: what it
+calls in
+that instant is cancelled
+at once.
 """
 
 import asyncio
@@ -52,7 +56,9 @@ class RequestContext:
         return self.cancel_reason is not None
 
     def adopt(self, child: object, cancel: CancelChild) -> bool:
-        """Tie a handle call to this request; False if the request is already cancelled (cancel the call at once)."""
+        """Tie a handle call to this request; False if the request is already cancelled (cancel the call at
+        once).
+        """
         with self._lock:
             if self.cancel_reason is not None:
                 return False
@@ -70,7 +76,9 @@ class RequestContext:
         return len(self._children)
 
     def cancel(self, reason: CancelReason, origin: str) -> bool:
-        """Mark the request cancelled and cancel every handle call that belongs to it; False if it already was."""
+        """Mark the request cancelled and cancel every handle call that belongs to it; False if it already
+        was.
+        """
         with self._lock:
             if self.cancel_reason is not None:
                 return False
@@ -92,11 +100,15 @@ current: contextvars.ContextVar[RequestContext | None] = contextvars.ContextVar(
 cancellation_raised: contextvars.ContextVar[RequestContext | None] = contextvars.ContextVar(
     "slipknot_cancellation_raised", default=None
 )
-"""Set, in a task's own context, to the request whose cancellation was raised there; inherited by tasks made afterwards."""
+"""Set, in a task's own context, to the request whose cancellation was raised there; inherited by tasks made
+afterwards.
+"""
 
 
 def is_cleaning_up(request: RequestContext) -> bool:
-    """The calling code already knows that `request` was cancelled (the rule stands in the module's docstring)."""
+    """The calling code already knows that `request` was cancelled (the rule stands in the module's
+    docstring).
+    """
     if cancellation_raised.get() is request:
         return True
     try:
@@ -107,7 +119,9 @@ def is_cleaning_up(request: RequestContext) -> bool:
 
 
 def owner_of_new_call() -> RequestContext | None:
-    """The request that a handle call made here and now belongs to, or None (no request, or cleanup after one)."""
+    """The request that a handle call made here and now belongs to, or None (no request, or cleanup after
+    one).
+    """
     request = current.get()
     if request is None or (request.is_cancelled and is_cleaning_up(request)):
         return None

@@ -1,8 +1,8 @@
 """The private directory of an embedded cluster: where it is, who owns it, which clusters are alive.
 
-One directory a cluster, of mode 0700, below a base directory of the user's own. The launcher holds a lock on the file
-`lock` in it for as long as it lives; a directory whose lock can be had belongs to a dead launcher and is removed by the
-next one. Addresses stand in `cluster.json`.
+One directory a cluster, of mode 0700, below a base directory of the user's own. The launcher holds a lock on
+the file `lock` in it for as long as it lives; a directory whose lock can be had belongs to a dead launcher
+and is removed by the next one. Addresses stand in `cluster.json`.
 """
 
 import fcntl
@@ -97,7 +97,9 @@ class RuntimeDir:
 
 
 def base_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Directory of this user's clusters: `SLIPKNOT_RUNTIME_DIR`, else in `XDG_RUNTIME_DIR` if that is usable, else in /tmp."""
+    """Directory of this user's clusters: `SLIPKNOT_RUNTIME_DIR`, else in `XDG_RUNTIME_DIR` if that is usable,
+    else in /tmp.
+    """
     chosen = environ.get("SLIPKNOT_RUNTIME_DIR")
     if chosen:
         return Path(chosen).absolute()
@@ -141,7 +143,8 @@ def make_private(path: Path) -> None:
         )
     if status.st_uid != os.geteuid():
         raise PermissionError(
-            f"{path} belongs to user {status.st_uid}, not to you; set SLIPKNOT_RUNTIME_DIR to a directory of your own"
+            f"{path} belongs to user {status.st_uid}, not to you; "
+            "set SLIPKNOT_RUNTIME_DIR to a directory of your own"
         )
     if status.st_mode & 0o077:
         raise PermissionError(f"{path} can be entered by other users; make it private: chmod 700 {path}")

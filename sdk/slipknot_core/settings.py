@@ -17,9 +17,13 @@ class RpcSettings:
     """Bounds and timing of gRPC between members of a cluster."""
 
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
-    """`SLIPKNOT_RPC_MAX_MESSAGE_BYTES`: largest gRPC message, so the largest argument or result of a handle call."""
+    """`SLIPKNOT_RPC_MAX_MESSAGE_BYTES`: largest gRPC message, so the largest argument or result of a handle
+    call.
+    """
     keepalive_time_ms: int = 10_000
-    """`SLIPKNOT_RPC_KEEPALIVE_TIME_MS`: a silent peer is asked after this time; a member that vanished is noticed."""
+    """`SLIPKNOT_RPC_KEEPALIVE_TIME_MS`: a silent peer is asked after this time; a member that vanished is
+    noticed.
+    """
     keepalive_timeout_ms: int = 5_000
     """`SLIPKNOT_RPC_KEEPALIVE_TIMEOUT_MS`: it has this long to answer."""
 
@@ -29,9 +33,13 @@ class ClusterSettings:
     """How a process finds and proves itself to a cluster."""
 
     address: str = ""
-    """`SLIPKNOT_ADDRESS`: controller of an existing cluster, "host:port" or "unix:/path"; empty: start an embedded one."""
+    """`SLIPKNOT_ADDRESS`: controller of an existing cluster, "host:port" or "unix:/path"; empty: start an
+    embedded one.
+    """
     token: str = ""
-    """`SLIPKNOT_CLUSTER_TOKEN`: shared secret sent with every call between members; empty on private Unix sockets."""
+    """`SLIPKNOT_CLUSTER_TOKEN`: shared secret sent with every call between members; empty on private Unix
+    sockets.
+    """
 
 
 def rpc_settings(environ: Mapping[str, str] = os.environ) -> RpcSettings:

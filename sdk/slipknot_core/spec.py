@@ -1,4 +1,6 @@
-"""What is to run, as frozen values; `from_proto`/`to_proto` stand beside each dataclass and are the only users of its message."""
+"""What is to run, as frozen values; `from_proto`/`to_proto` stand beside each dataclass and are the only
+users of its message.
+"""
 
 import hashlib
 import json

@@ -32,7 +32,9 @@ class TaskOwner:
         return task
 
     async def stop(self, timeout_s: float = 5.0) -> None:
-        """Cancel all tasks and wait at most `timeout_s` for them; calling it twice or before the first task is fine."""
+        """Cancel all tasks and wait at most `timeout_s` for them; calling it twice or before the first task
+        is fine.
+        """
         tasks = {task for task in self._tasks if task is not asyncio.current_task()}
         for task in tasks:
             task.cancel()

@@ -1,4 +1,6 @@
-"""The behaviour suite runs every test twice: against all roles in this process, and against an embedded cluster of processes."""
+"""The behaviour suite runs every test twice: against all roles in this process, and against an embedded
+cluster of processes.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -63,7 +65,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[RunningCluster]:
 
 @pytest.fixture
 def serve_app(cluster: RunningCluster) -> Iterator[ServeApp]:
-    """Deploy an application for one test: `serve_app(app, name="default", route_prefix="/") -> RunningApp`."""
+    """Deploy applications for one test: `serve_app(app, name="default", route_prefix="/")`."""
     running: list[RunningApp] = []
 
     def deploy(

@@ -1,4 +1,6 @@
-"""One deployment under the controller's rules, with a clock set by hand and replicas that do as they are told."""
+"""One deployment under the controller's rules, with a clock set by hand and replicas that do as they are
+told.
+"""
 
 from dataclasses import dataclass, replace
 

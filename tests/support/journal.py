@@ -1,4 +1,6 @@
-"""What handlers did, told to the test from any process, in order; and gates that hold handlers until the test opens them."""
+"""What handlers did, told to the test from any process, in order; and gates that hold handlers until the test
+opens them.
+"""
 
 import asyncio
 import os
@@ -87,10 +89,13 @@ class Gate:
 
     async def passed(self) -> None:
         """Wait at the gate."""
-        while not os.path.exists(self._path):
+        while not self._is_open():  # noqa: ASYNC110 - the event is in another process
             await asyncio.sleep(POLL_S)
 
     def wait(self) -> None:
         """The same for a thread."""
-        while not os.path.exists(self._path):
+        while not self._is_open():
             time.sleep(POLL_S)
+
+    def _is_open(self) -> bool:
+        return os.path.exists(self._path)

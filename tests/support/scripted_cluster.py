@@ -57,7 +57,7 @@ class ScriptedExchange:
         return getattr(frame, kind)
 
     async def read_body(self, until: Callable[[bytes], bool] | None = None) -> bytes:
-        """Take body frames and grant credit, until `until` says so of all that came, or the body is complete."""
+        """Take body frames and grant credit, until `until` says so of what came, or it is complete."""
         while not self.body_complete and not (until is not None and until(bytes(self.body))):
             chunk = await self.next_frame("body")
             self.body += chunk.data
@@ -221,7 +221,7 @@ class ScriptedController(discovery_pb2_grpc.DiscoveryServiceServicer):
         sent = 0
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda: self._snapshot.version > sent)
+                await self._changed.wait_for(lambda after=sent: self._snapshot.version > after)
                 snapshot = self._snapshot
             sent = snapshot.version
             await context.write(discovery_pb2.WatchResponse(snapshot=snapshot))

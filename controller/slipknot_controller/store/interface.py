@@ -1,7 +1,9 @@
 """The contract of a state store. `tests/unit/slipknot_controller/test_store.py` runs it against every store.
 
-Keys are paths ("applications/chat"), values are bytes. Every change raises the store's one revision by at least one and
-marks the entry with it, so that a revision names one state of the whole store. That is what etcd offers, and no more.
+Keys are paths ("applications/chat"), values are bytes. Every change raises the store's one revision by at
+least one and marks the entry with it, so that a revision names one state of the whole store. That is what
+etcd offers, and
+no more.
 """
 
 from collections.abc import AsyncIterator
@@ -51,7 +53,8 @@ class WatchOverflow(Exception):
 
 
 class StateStore(Protocol):
-    """A revisioned map from keys to bytes. A change that has been returned survives a crash of process and machine.
+    """A revisioned map from keys to bytes. A change that has been returned survives a crash of process and
+    machine.
 
     Cancelling a call that changes something may or may not prevent the change.
     """
@@ -101,7 +104,9 @@ class StateStore(Protocol):
 
 
 async def raise_counter(store: StateStore, key: str, at_least: int = 0) -> int:
-    """Add one to the number under `key` (0 if there is none) and return it; larger than `at_least` in any case."""
+    """Add one to the number under `key` (0 if there is none) and return it; larger than `at_least` in any
+    case.
+    """
     while True:
         entry = await store.get(key)
         number = max(int(entry.value) if entry else 0, at_least) + 1

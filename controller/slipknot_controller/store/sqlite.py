@@ -1,7 +1,9 @@
 """A store in one SQLite file: the default of an embedded cluster.
 
-The connection lives in a thread of its own, so that a slow disk never holds up the event loop. Watchers see the changes
-made through this object; another process must not open the file at the same time (the controller holds a lock on it).
+The connection lives in a thread of its own, so that a slow disk never holds up the event loop. Watchers see
+the changes made through this object; another process must not open the file at the same time (the controller
+holds a lock
+on it).
 """
 
 import asyncio
@@ -21,7 +23,9 @@ _Result = TypeVar("_Result")
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
-CREATE TABLE IF NOT EXISTS entry (key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS entry (
+    key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS revision (id INTEGER PRIMARY KEY CHECK (id = 0), number INTEGER NOT NULL);
 INSERT OR IGNORE INTO revision VALUES (0, 0);
 """
@@ -89,7 +93,8 @@ class SqliteStore:
         def change() -> int:
             revision = _set(self._connection, key, value, expected)
             if revision != ABSENT:
-                # Told from the store's thread: in order of the revisions, and even if the caller has been cancelled.
+                # Told from the store's thread: in order of the revisions, and even if the caller has been
+                # cancelled.
                 loop.call_soon_threadsafe(self._watchers.notify, Change(key, value, revision))
             return revision
 

@@ -28,7 +28,8 @@ Address = Annotated[
     typer.Option(
         "--address",
         "-a",
-        help="Controller of the cluster, host:port or unix:/path. Default: SLIPKNOT_ADDRESS, else the cluster that runs here.",
+        help="Controller of the cluster, host:port or unix:/path. "
+        "Default: SLIPKNOT_ADDRESS, else the cluster that runs here.",
     ),
 ]
 AppDir = Annotated[

@@ -12,7 +12,10 @@ from slipknot_core.spec import ApplicationSpec, DeploymentSpec
 
 from .run import build_spec
 
-HEADER = "# Written by `slipknot build`. Deploy it with `slipknot deploy FILE`, or try it with `slipknot run FILE`.\n"
+HEADER = (
+    "# Written by `slipknot build`. Deploy it with `slipknot deploy FILE`, "
+    "or try it with `slipknot run FILE`.\n"
+)
 
 
 def build_config(import_paths: Sequence[str], app_dir: Path, output: Path | None) -> int:

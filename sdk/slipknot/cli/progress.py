@@ -37,7 +37,7 @@ class Progress:
         if self._live is not None:
             self._live.update(text)
         else:
-            print(text, file=sys.stderr)
+            sys.stderr.write(text + "\n")
 
 
 def describe(status: controller_pb2.ClusterStatus) -> str:

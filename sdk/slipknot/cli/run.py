@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from slipknot_core.spec import ApplicationSpec, ImportSource
 
 from .. import _api, _connection, _control
@@ -43,7 +45,7 @@ def run_target(options: RunOptions) -> int:
         if options.blocking:
             _stay(options)
     except KeyboardInterrupt:
-        print("Shutting down.", file=sys.stderr)
+        typer.echo("Shutting down.", err=True)
     except BaseException:
         _shut_down_own(options)
         raise
@@ -91,7 +93,7 @@ def apply_config(config_json: str) -> None:
         connection.run(_control.apply_config(connection, config_json, on_status=progress.show))
 
 
-# --- inside ---------------------------------------------------------------------------------------------------------
+# --- inside -----------------------------------------------------------------------------------------
 
 
 def _bring_up(options: RunOptions) -> None:
@@ -132,7 +134,7 @@ def _deploy(spec: ApplicationSpec) -> None:
     connection = _connection.current()
     with Progress() as progress:
         connection.run(_control.deploy_all(connection, [spec], on_status=progress.show))
-    print(f"Application {spec.name!r} serves at {_api.http_url()}{spec.route_prefix or ''}", file=sys.stderr)
+    typer.echo(f"Application {spec.name!r} serves at {_api.http_url()}{spec.route_prefix or ''}", err=True)
 
 
 def _stay(options: RunOptions) -> None:
@@ -146,15 +148,15 @@ def _stay(options: RunOptions) -> None:
 
 
 def _reload(options: RunOptions) -> None:
-    print("A file has changed: deploying again.", file=sys.stderr)
+    typer.echo("A file has changed: deploying again.", err=True)
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if file and Path(file).is_relative_to(options.app_dir) and "site-packages" not in file:
             del sys.modules[name]
     try:
         _bring_up(options)
-    except Exception as error:  # the edited module may raise anything; the next change is another chance
-        print(f"Error: {type(error).__name__}: {error}\nThe version before it still serves.", file=sys.stderr)
+    except Exception as error:  # noqa: BLE001 - the edited module may raise anything; the next change is another chance
+        typer.echo(f"Error: {type(error).__name__}: {error}\nThe version before it still serves.", err=True)
 
 
 def _newest_change(directory: Path) -> float:

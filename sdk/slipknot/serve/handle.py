@@ -181,7 +181,8 @@ class _Response:
 
 
 class DeploymentResponse(_Response):
-    """The result of a call, some time. Await it, or use `result()` without an event loop, as often as you like.
+    """The result of a call, some time. Await it, or use `result()` without an event loop, as often as you
+    like.
 
     Cancellation:
         As for an `asyncio.Task`: cancelling a task that awaits it cancels the call (others that await it get

@@ -1,8 +1,8 @@
 """HTTP adapters: functions that make a handler's argument from a request.
 
-An adapter is a FastAPI dependency, so these serve both as `http_adapter=` of a plain deployment and as `Depends(...)` in
-a FastAPI ingress, where their schema shows up in the documentation. Write your own the same way; a pydantic model class
-is an adapter too, for a JSON body.
+An adapter is a FastAPI dependency, so these serve both as `http_adapter=` of a plain deployment and as
+`Depends(...)` in a FastAPI ingress, where their schema shows up in the documentation. Write your own the same
+way; a pydantic model class is an adapter too, for a JSON body.
 """
 
 import importlib

@@ -1,1 +1,3 @@
-"""The calling side of the data plane: who serves what, which replica takes a request, and the exchange with it."""
+"""The calling side of the data plane: who serves what, which replica takes a request, and the exchange with
+it.
+"""

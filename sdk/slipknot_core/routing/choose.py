@@ -29,8 +29,8 @@ def choose(
 ) -> C | None:
     """Choose a replica with a free slot, or None if there is none now.
 
-    Power of two choices: of two picked at random, the one with fewer ongoing requests. Replicas on the caller's own
-    node come first as long as one of them has a free slot.
+    Power of two choices: of two picked at random, the one with fewer ongoing requests. Replicas on the
+    caller's own node come first as long as one of them has a free slot.
 
     Args:
         candidates: All replicas of the deployment.

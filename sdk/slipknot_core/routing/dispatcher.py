@@ -1,4 +1,5 @@
-"""One for each process that sends requests: the last snapshot, a router for each deployment, and the watch that feeds them.
+"""One for each process that sends requests: the last snapshot, a router for each deployment, and the watch
+that feeds them.
 
 The data path never waits for the controller: when it is away, everything goes on with the last snapshot.
 """
@@ -38,7 +39,8 @@ OnSnapshot = Callable[[Snapshot], None]
 
 
 class Dispatcher:
-    """Sends requests to deployments. Belongs to the loop it was started on; `repr` tells the snapshot and the routers.
+    """Sends requests to deployments. Belongs to the loop it was started on; `repr` tells the snapshot and the
+    routers.
 
     Args:
         controller_address: "unix:/path" or "host:port".
@@ -158,7 +160,7 @@ class Dispatcher:
             listener(snapshot)
         return True
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------
 
     def _router(self, deployment_id: DeploymentId) -> Router:
         router = self._routers.get(deployment_id)

@@ -1,7 +1,8 @@
 """The calling side of one exchange, from the queue to its closing reply.
 
-States: QUEUED (no replica yet) -> SENT (Open written) -> ADMITTED (a reply came) -> CLOSED. A refused exchange goes back
-from SENT to QUEUED. `cancel` works in every state and ends the exchange for the caller at once.
+States: QUEUED (no replica yet) -> SENT (Open written) -> ADMITTED (a reply came) -> CLOSED. A refused
+exchange goes back from SENT to QUEUED. `cancel` works in every state and ends the exchange for the caller at
+once.
 """
 
 import asyncio
@@ -34,7 +35,8 @@ REPLY_CREDIT_BYTES = 256 * 1024
 """How much a replica may send ahead of the reader."""
 
 PARENT_FIRST_S = 0.05
-"""A call inherits its parent's deadline; its own timer goes off this much later, so that the parent is cancelled first
+"""A call inherits its parent's deadline; its own timer goes off this much later, so that the parent is
+cancelled first
 and the handler sees CancelledError rather than a timeout of the child."""
 
 
@@ -62,10 +64,12 @@ class Owner(Protocol):
     """Who finds a replica for an exchange: the router."""
 
     def on_refused(self, exchange: "Exchange", seat: Seat, refused: replica_pb2.Refused) -> None:
-        """The replica did not admit the exchange, which is QUEUED again; its stream and seat are still taken."""
+        """The replica did not admit the exchange, which is QUEUED again; stream and seat are still taken."""
 
     def on_not_started(self, exchange: "Exchange", seat: Seat) -> None:
-        """The replica is gone and user code certainly did not start; the exchange is QUEUED again, its seat free."""
+        """The replica is gone and user code certainly did not start; the exchange is QUEUED again, its seat
+        free.
+        """
 
     def on_closed(self, exchange: "Exchange") -> None:
         """The exchange is over."""
@@ -85,7 +89,8 @@ class Exchange:
         self.queue_ms = 0.0
         self.cancel_reason: CancelReason | None = None
         self.on_ready: Callable[[], None] | None = None
-        """Called whenever `try_next` has a reply or `error` is set; for callers that do not wait in `next`."""
+        """Called whenever `try_next` has a reply or `error` is set; for callers that do not wait in `next`.
+        """
         self._context = context
         self._owner = owner
         self._loop = asyncio.get_running_loop()
@@ -104,7 +109,7 @@ class Exchange:
     def __repr__(self) -> str:
         return f"<Exchange {self.open.request_id}: {self.state.value}, {len(self._frames)} replies unread>"
 
-    # --- for the router -------------------------------------------------------------------------------------------
+    # --- for the router -----------------------------------------------------------------------------
 
     def start(self, stream: CallStream, seat: Seat) -> None:
         """Send Open on an idle stream (or one that holds a reserved slot)."""
@@ -127,7 +132,7 @@ class Exchange:
         if not self.closed:
             self._fail(error)
 
-    # --- for the caller -------------------------------------------------------------------------------------------
+    # --- for the caller -----------------------------------------------------------------------------
 
     async def next(self) -> replica_pb2.ReplyFrame:
         """Wait for the next reply.
@@ -187,7 +192,7 @@ class Exchange:
             await self._stream.send(replica_pb2.CallFrame(ws_close=close))
 
     def grant(self, byte_count: int) -> None:
-        """Let the replica send `byte_count` more bytes; call it for each chunk once the reader has taken it."""
+        """Let the replica send `byte_count` more bytes; call it once the reader has taken a chunk."""
         self._ungranted += byte_count + CHUNK_COST_BYTES
         if self._ungranted * 2 >= REPLY_CREDIT_BYTES and not self.closed and self._stream is not None:
             credit = replica_pb2.Credit(byte_count=self._ungranted)
@@ -195,7 +200,9 @@ class Exchange:
             self._stream.post(replica_pb2.CallFrame(credit=credit))
 
     def cancel(self, reason: CancelReason, origin: str) -> None:
-        """End the exchange for the caller at once and cancel what runs for it. Idempotent; after the closing reply a no-op."""
+        """End the exchange for the caller at once and cancel what runs for it. Idempotent; after the closing
+        reply a no-op.
+        """
         if self.closed:
             return
         self.cancel_reason = reason
@@ -206,7 +213,7 @@ class Exchange:
         """End an exchange whose request was cancelled before it could begin."""
         self.cancel(CancelReason.CANCEL_REASON_PARENT_CANCELLED, origin)
 
-    # --- what the stream reports ------------------------------------------------------------------------------------
+    # --- what the stream reports --------------------------------------------------------------------
 
     def on_frame(self, frame: replica_pb2.ReplyFrame) -> None:
         """Take one reply (called by the stream)."""
@@ -253,7 +260,7 @@ class Exchange:
             )
         )
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------
 
     def _fail(self, error: Exception, origin: str = "") -> None:
         self._error = error

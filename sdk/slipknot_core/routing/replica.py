@@ -1,4 +1,6 @@
-"""A replica as its callers see it: a channel, a pool of streams, and how many requests of this process it has."""
+"""A replica as its callers see it: a channel, a pool of streams, and how many requests of this process it
+has.
+"""
 
 import asyncio
 from collections.abc import Callable

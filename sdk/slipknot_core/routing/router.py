@@ -1,10 +1,11 @@
 """Finds a replica for each exchange of one deployment: first come, first served.
 
-Everything here happens between two awaits of the loop: no lock, no task, no waiting. `_assign` is the one place where an
-exchange meets a replica; it runs whenever an exchange comes, a seat gets free, a reserved slot or a snapshot arrives, or
-a time to avoid a replica has passed.
+Everything here happens between two awaits of the loop: no lock, no task, no waiting. `_assign` is the one
+place where an exchange meets a replica; it runs whenever an exchange comes, a seat gets free, a reserved slot
+or a snapshot arrives, or a time to avoid a replica has passed.
 
-Invariants: `_waiting` holds exactly the QUEUED exchanges, oldest first; it is empty or no replica has a free seat.
+Invariants: `_waiting` holds exactly the QUEUED exchanges, oldest first; it is empty or no replica has a free
+seat.
 """
 
 import asyncio
@@ -63,14 +64,15 @@ class Router:
 
     def __repr__(self) -> str:
         ongoing = sum(replica.ongoing for replica in self._replicas.values())
-        return f"<Router {self.deployment_id}: {len(self._replicas)} replicas, {ongoing} ongoing, {len(self._waiting)} queued>"
+        counts = f"{len(self._replicas)} replicas, {ongoing} ongoing, {len(self._waiting)} queued"
+        return f"<Router {self.deployment_id}: {counts}>"
 
     @property
     def queued(self) -> int:
         """Exchanges without a replica."""
         return len(self._waiting)
 
-    # --- what comes in ----------------------------------------------------------------------------------------------
+    # --- what comes in ------------------------------------------------------------------------------
 
     def submit(self, exchange: Exchange) -> None:
         """Take a new exchange: send it now, queue it, or fail it."""
@@ -119,7 +121,7 @@ class Router:
         self._replicas.clear()
         self._retired.clear()
 
-    # --- what exchanges report (the `Owner` protocol) ---------------------------------------------------------------
+    # --- what exchanges report (the `Owner` protocol) -----------------------------------------------
 
     def on_refused(self, exchange: Exchange, seat: Seat, refused: replica_pb2.Refused) -> None:
         """Queue the exchange again, before all others, and keep a ticket at the replica if it gave one."""
@@ -151,7 +153,7 @@ class Router:
         """Forget a queued exchange that was cancelled or has failed."""
         self._waiting.pop(exchange, None)
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------
 
     def _assign(self) -> None:
         if self._is_assigning:
@@ -215,8 +217,8 @@ class Router:
     def _backpressure(self, bound: int) -> BackPressureError:
         route = self._route or DeploymentRoute(self.deployment_id)
         return BackPressureError(
-            f"Request dropped due to backpressure ({bound} requests to {self.deployment_id} are already queued, "
-            f"max_queued_requests={bound}).",
+            f"Request dropped due to backpressure ({bound} requests to {self.deployment_id} are queued already,"
+            f" max_queued_requests={bound}).",
             route.backpressure_status_code,
             route.backpressure_retry_after_s,
         )

@@ -1,8 +1,8 @@
 """One gRPC stream to a replica: carries one exchange at a time, one after another.
 
-A task of the stream's own reads it, for two reasons: cancelling a task that awaits a gRPC read leaks memory in grpcio, and
-an idle stream must notice at once that its replica is gone. Writing is a task of its own for the same reason, and it
-lives only while there is something to write.
+A task of the stream's own reads it, for two reasons: cancelling a task that awaits a gRPC read leaks memory
+in grpcio, and an idle stream must notice at once that its replica is gone. Writing is a task of its own for
+the same reason, and it lives only while there is something to write.
 """
 
 import asyncio
@@ -29,7 +29,9 @@ class Listener(Protocol):
         """A reply came."""
 
     def on_end(self, error: grpc.aio.AioRpcError | None) -> None:
-        """The stream is over. None: the replica ended it in order, so an unanswered Open was certainly not run."""
+        """The stream is over. None: the replica ended it in order, so an unanswered Open was certainly not
+        run.
+        """
 
 
 class CallStream:

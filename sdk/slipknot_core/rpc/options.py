@@ -1,4 +1,4 @@
-"""Channel and server options. Each one is here because its default bit somebody; the reason stands beside it."""
+"""Channel and server options. Each one is here because its default bit somebody; the reason is beside it."""
 
 from ..settings import RpcSettings
 

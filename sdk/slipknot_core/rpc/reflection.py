@@ -1,4 +1,4 @@
-"""Server reflection under both names: v1alpha, which grpcio serves, and v1, which newer tools ask for first."""
+"""Server reflection under both names: v1alpha, which grpcio serves, and v1, which newer tools ask for."""
 
 from collections.abc import Sequence
 

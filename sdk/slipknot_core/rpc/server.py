@@ -1,4 +1,6 @@
-"""The serving end: options, the guard around every handler, health, reflection, and binding that stays private."""
+"""The serving end: options, the guard around every handler, health, reflection, and binding that stays
+private.
+"""
 
 import asyncio
 import ipaddress
@@ -90,7 +92,9 @@ def add_health_and_reflection(server: grpc.aio.Server, service_names: Sequence[s
 
 
 class HandlerGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """End every RPC with a status: a handler that raises CancelledError by itself would hang its client for ever."""
+    """End every RPC with a status: a handler that raises CancelledError by itself would hang its client for
+    ever.
+    """
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
@@ -150,7 +154,9 @@ def _guarded_stream(behavior: Callable[..., Any], method: str) -> Callable[..., 
 
 
 async def _end(error: BaseException, context: Any, method: str) -> None:
-    """Abort the RPC with the status that belongs to `error`; returns only where the error must simply propagate."""
+    """Abort the RPC with the status that belongs to `error`; returns only where the error must simply
+    propagate.
+    """
     if isinstance(error, (grpc.aio.AbortError, KeyboardInterrupt, SystemExit, GeneratorExit)):
         return
     if isinstance(error, asyncio.CancelledError):

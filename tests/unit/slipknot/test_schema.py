@@ -232,8 +232,10 @@ def test_load(tmp_path: Path) -> None:
         ("- a\n", "not list"),
         ("{}", "applications: is required"),
         (
-            "applications:\n- import_path: m:app\n  deployments:\n  - {name: A}\n  - {name: B, num_replicas: 0}\n",
-            "applications.0.deployments.1.num_replicas: num_replicas must be a whole number from 1 to 1000, not",
+            "applications:\n- import_path: m:app\n  deployments:\n"
+            "  - {name: A}\n  - {name: B, num_replicas: 0}\n",
+            "applications.0.deployments.1.num_replicas: "
+            "num_replicas must be a whole number from 1 to 1000, not",
         ),
         ("applications: []\nhttp_optoins: {}\n", "http_optoins: there is no such key; check its spelling"),
         (

@@ -71,7 +71,8 @@ def test_importing_costs_next_to_nothing() -> None:
 def test_declaring_needs_no_web_framework() -> None:
     """A script without FastAPI does not pay for it."""
     loaded = run_python(
-        "import sys\nfrom slipknot import serve\nserve.deployment(type('M', (), {})).bind()\nprint(*sys.modules)"
+        "import sys\nfrom slipknot import serve\n"
+        "serve.deployment(type('M', (), {})).bind()\nprint(*sys.modules)"
     )
     assert not {"pydantic", "fastapi", "starlette", "yaml", "cloudpickle"} & set(loaded.split())
 

@@ -1,14 +1,14 @@
 """Runs tests/scenarios/*.txt: desired state and events in, actions out.
 
-A line is a command; "#" begins a comment. Times are seconds, replicas are named r1, r2, … in the order of their start.
+A line is a command; "#" begins a comment. Times are seconds, replicas are named r1, r2, … in the order of
+their start.
 
     deploy VERSION [replicas=N] [option=value …]   scale N   delete
     at TIME                                        let time pass until then
     running|health-checked|joined|failed|lost|stopped|exited|healthy|ill|reconfigured|misconfigured REPLICA …
-    expect EFFECT; EFFECT …                        what was done since the last expect, in any order; "nothing"
-    routable REPLICA … | none                      who is in the snapshot
-    status STATUS [TRIGGER]                        of the deployment
-    message TEXT                                   is part of the deployment's message
+    expect EFFECT; EFFECT …                        what was done since the last expect, in any order;
+    "nothing" routable REPLICA … | none                      who is in the snapshot status STATUS [TRIGGER]
+    of the deployment message TEXT                                   is part of the deployment's message
 """
 
 import json

@@ -26,7 +26,9 @@ Configure = Callable[..., io.StringIO]
 
 @pytest.fixture
 def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
-    """Set up the logger as component "proxy 7" with the given settings; what it writes can be read from the result."""
+    """Set up the logger as component "proxy 7" with the given settings; what it writes can be read from the
+    result.
+    """
     before = (logger.handlers[:], logger.level, logger.propagate)
     monkeypatch.setattr(logs, "_access_log_enabled", True)
 
