@@ -32,9 +32,8 @@ def application_routes(records: Mapping[str, ApplicationRecord], observed: Obser
         )
         if route is None:
             continue
-        if claims.get(route.route_prefix, name) != name:
-            # A new config gives this prefix to another application; whoever holds it by its newest order has
-            # it.
+        if route.route_prefix is not None and claims.get(route.route_prefix, name) != name:
+            # A new config gives this prefix to another application; whoever has the newest order holds it.
             route = ApplicationRoute(
                 name, None, route.ingress_deployment, route.deployments, route.unavailable
             )

@@ -107,9 +107,9 @@ class ZygoteLink:
         if "status" in message:
             self.statuses[message["pid"]] = message["status"]
             return
-        answer = self._pids.get(message["id"])
-        if answer is not None and not answer.done():
-            answer.set_result(message["pid"])
+        waiting = self._pids.get(message["id"])
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message["pid"])
 
 
 @dataclass(eq=False, slots=True)

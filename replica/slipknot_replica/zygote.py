@@ -61,12 +61,12 @@ def run_zygote(connection: socket.socket, lifeline_fd: int) -> None:
     gc.collect()
     gc.freeze()
     while True:
-        readable, _, _ = select.select([connection, wake_fd], [], [])
+        readable, _, _ = select.select([connection.fileno(), wake_fd], [], [])
         if wake_fd in readable:
             with suppress(BlockingIOError):
                 os.read(wake_fd, 4096)
             _report_exits(connection)
-        if connection in readable:
+        if connection.fileno() in readable:
             data, fds, _, _ = socket.recv_fds(connection, MAX_MESSAGE_BYTES, MAX_FDS)
             if not data:
                 os._exit(0)

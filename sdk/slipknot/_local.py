@@ -93,9 +93,8 @@ class LocalCluster:
         for child in self._children.values():
             child.retire()
         for name in ("proxy", "node", "controller"):
-            child = self._children.get(name)
-            if child is not None:
-                child.terminate(STOP_TIMEOUT_S)
+            if name in self._children:
+                self._children[name].terminate(STOP_TIMEOUT_S)
         if self._pump is not None:
             self._pump.stop()
         if self._socket is not None:

@@ -117,16 +117,15 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not
         return None
 
     def reducer_override(self, obj: Any) -> Any:
-        kind = type(obj)
+        kind: Any = type(obj)
         if issubclass(kind, type) or kind is _FUNCTION:
             return self._reduce_code(obj)
         if kind in _LOCK_TYPES and id(obj) in self._framework_locks:
             return (threading.Lock if kind is _LOCK_TYPES[0] else threading.RLock), ()
         if kind is functools.cached_property:  # holds a lock in Python 3.11
             return _cached_property, (obj.func, obj.attrname)
-        if kind is _LRU_CACHE and not _is_found_by_name(
-            obj
-        ):  # says it can be imported, wherever it was defined
+        # It says that it can be imported, wherever it was defined.
+        if kind is _LRU_CACHE and not _is_found_by_name(obj):
             return _lru_cache, (obj.__wrapped__, obj.cache_parameters())
         if _is_of_framework(kind):
             return _reduce_framework_object(obj)
@@ -229,7 +228,7 @@ def _is_of_framework(kind: Any) -> bool:
 def _reduce_framework_object(obj: Any) -> Any:
     # Pickle looks for __setstate__ on an object without attributes, which a __getattr__ of Starlette's
     # answers with endless recursion. So plain objects get their attributes from `_restore` instead.
-    if type(obj).__reduce_ex__ is not object.__reduce_ex__ or hasattr(type(obj), "__setstate__"):
+    if getattr(type(obj), "__reduce_ex__") is not object.__reduce_ex__ or hasattr(type(obj), "__setstate__"):
         return NotImplemented
     make, args, *rest = obj.__reduce_ex__(4)
     state, *items = rest

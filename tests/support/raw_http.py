@@ -69,7 +69,7 @@ class RawClient:
 
     def get(self, path: str = "/", **headers: str) -> None:
         """Send a GET."""
-        self.request("GET", path, **headers)
+        self.request("GET", path, None, **headers)
 
     def request(self, method: str, path: str = "/", body: bytes | None = None, **headers: str) -> None:
         """Send a request; "_" in header names stands for "-"."""

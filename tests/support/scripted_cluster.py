@@ -267,10 +267,9 @@ class ScriptedCluster:
         await controller.start()
         self._servers.append(controller)
         self.proxy = Proxy(
-            ProxyConfig(
-                **{"controller_address": self.controller_address, "port": 0, "gateway_port": None}
-                | {"drain_timeout_s": 0.2}
-                | options
+            ProxyConfig.from_options(
+                {"port": 0, "gateway_port": None, "drain_timeout_s": 0.2} | options,
+                controller_address=self.controller_address,
             )
         )
         await self.proxy.start()
@@ -302,7 +301,7 @@ class ScriptedCluster:
             address=self.replica_address,
             max_ongoing_requests=max_ongoing_requests,
         )
-        values = {
+        values: dict[str, Any] = {
             "name": "Ingress",
             "max_ongoing_requests": max_ongoing_requests,
             "max_queued_requests": -1,

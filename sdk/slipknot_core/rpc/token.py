@@ -32,7 +32,7 @@ def client_interceptors(key: str, token: str) -> list[grpc.aio.ClientInterceptor
     return [_UnaryUnary(), _UnaryStream()]
 
 
-class TokenGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class TokenGuard(grpc.aio.ServerInterceptor):
     """Refuse calls without the right token with UNAUTHENTICATED, before their first message is read."""
 
     def __init__(self, key: str, token: str) -> None:

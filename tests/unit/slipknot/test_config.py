@@ -120,7 +120,7 @@ def test_grpc_options() -> None:
     assert GrpcOptions is gRPCOptions
     assert gRPCOptions().port == 9000
     with pytest.raises(ValidationError):
-        gRPCOptions(**{"prot": 1})
+        gRPCOptions.model_validate({"prot": 1})
 
 
 @pytest.mark.parametrize("value", ["EveryNode", ProxyLocation.EveryNode])

@@ -160,7 +160,7 @@ def test_user_config_is_json(value: Any) -> None:
 
 def test_user_config_is_a_copy() -> None:
     """What is changed afterwards does not change the option; tuples become lists as they will on arrival."""
-    given = {"sizes": (1, 2)}
+    given: dict[str, object] = {"sizes": (1, 2)}
     made = options(user_config=given)
     given["sizes"] = ()
     assert made.user_config == {"sizes": [1, 2]}

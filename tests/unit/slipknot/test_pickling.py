@@ -88,7 +88,7 @@ def make_generator() -> Iterator[int]:
         ({"model": Engine()}, "'_thread.lock'", "args[0]['model'].lock"),
         ([1, [Holder(Engine())]], "'_thread.lock'", "args[0][1][0].engine.lock"),
         (Holder(hidden=(LOCK,)), "'_thread.lock'", "args[0].__hidden[0]"),
-        (functools.partial(code, LOCK), "'_thread.lock'", "args[0].args[0]"),
+        (functools.partial(dump_error, LOCK), "'_thread.lock'", "args[0].args[0]"),
         (Engine().lock.acquire, "'_thread.lock'", "args[0].__self__"),
         (threading.Event(), "'_thread.lock'", "args[0]._cond._lock"),
         (State({"lock": LOCK}), "'_thread.lock'", "args[0]._state['lock']"),
