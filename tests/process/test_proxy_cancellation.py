@@ -87,11 +87,34 @@ async def test_while_refused_and_queued_again() -> None:
                 reason=replica_pb2.Refused.REASON_BUSY, ongoing=1, max_ongoing=1, waiting=True
             )
         )
+        await _until_queued(cluster, 1)
         client.close()
         await _until_ongoing(cluster, 0)
         exchange.reply(slot_reserved=replica_pb2.SlotReserved())
         await exchange.next_frame("decline")
         assert cluster.replica.opened_count == 1
+
+
+async def test_refused_requests_keep_their_order() -> None:
+    """Requests that were refused after one another are sent again in the order they came in."""
+    async with scripted_proxy() as cluster:
+        exchanges = []
+        for path in ("/1", "/2", "/3"):
+            client = await cluster.connect()
+            client.get(path)
+            exchanges.append(await cluster.replica.next_exchange())
+        for count, exchange in enumerate(exchanges, 1):
+            exchange.reply(
+                refused=replica_pb2.Refused(
+                    reason=replica_pb2.Refused.REASON_BUSY, ongoing=1, max_ongoing=1, waiting=True
+                )
+            )
+            await _until_queued(cluster, count)
+        for path, exchange in zip(("/1", "/2", "/3"), exchanges, strict=True):
+            exchange.reply(slot_reserved=replica_pb2.SlotReserved())
+            again = await cluster.replica.next_exchange()
+            assert again.open.http.path == path
+            again.respond(200, b"")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -396,7 +419,14 @@ async def _until_ongoing(cluster: ScriptedCluster, count: int) -> None:
     """Wait until `count` requests are under way at the proxy."""
     async with asyncio.timeout(5):
         while cluster.proxy.app.ongoing != count:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
+
+
+async def _until_queued(cluster: ScriptedCluster, count: int) -> None:
+    """Wait until `count` requests have no replica."""
+    async with asyncio.timeout(5):
+        while cluster.proxy.dispatcher.queued != count:
+            await asyncio.sleep(0.001)
 
 
 async def _stuck_response(cluster: ScriptedCluster, client: RawClient, **headers: str) -> ScriptedExchange:

@@ -46,6 +46,7 @@ class ScriptedExchange:
         if frame.WhichOneof("frame") == "cancel":
             self.cancel = frame.cancel
             self._cancel_came.set()
+            self.reply(cancelled=replica_pb2.Cancelled(reason=frame.cancel.reason, origin="replica"))
         else:
             self._frames.put_nowait(frame)
 

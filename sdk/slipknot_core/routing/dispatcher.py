@@ -80,6 +80,11 @@ class Dispatcher:
         self._tasks.spawn(self._watch(self._channel), "watch")
 
     @property
+    def queued(self) -> int:
+        """Requests that wait for a replica, over all deployments."""
+        return sum(router.queued for router in self._routers.values())
+
+    @property
     def channel(self) -> grpc.aio.Channel:
         """The connection to the controller, for other services of it."""
         if self._channel is None:

@@ -94,7 +94,7 @@ class Exchange:
         self._context = context
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._started_s = time.monotonic()
+        self.arrived_s = time.monotonic()
         self._stream: CallStream | None = None
         self._seat: Seat | None = None
         self._frames: deque[replica_pb2.ReplyFrame] = deque()
@@ -114,7 +114,7 @@ class Exchange:
     def start(self, stream: CallStream, seat: Seat) -> None:
         """Send Open on an idle stream (or one that holds a reserved slot)."""
         self.state = State.SENT
-        self.queue_ms = (time.monotonic() - self._started_s) * 1e3
+        self.queue_ms = (time.monotonic() - self.arrived_s) * 1e3
         self.replica_id = seat.replica_id
         self._stream, self._seat = stream, seat
         self.open.deadline_budget_us = self.deadline.budget_us()

@@ -15,6 +15,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import takewhile
 
 from slipknot_proto.v1 import replica_pb2
 
@@ -124,13 +125,14 @@ class Router:
     # --- what exchanges report (the `Owner` protocol) -----------------------------------------------
 
     def on_refused(self, exchange: Exchange, seat: Seat, refused: replica_pb2.Refused) -> None:
-        """Queue the exchange again, before all others, and keep a ticket at the replica if it gave one."""
+        """Queue the exchange again, before all that came later, and keep a ticket at the replica if it gave
+        one.
+        """
         assert isinstance(seat, Replica)
         stream = exchange.take_stream()
         if stream is None:
             return
-        self._waiting[exchange] = None
-        self._waiting.move_to_end(exchange, last=False)
+        self._requeue(exchange)
         if refused.waiting:
             seat.hold_ticket(stream)
             seat.tickets[stream].on_reserved = self._on_reserved
@@ -145,8 +147,7 @@ class Router:
         """Avoid the replica and send the exchange elsewhere."""
         assert isinstance(seat, Replica)
         seat.avoid_until_s = time.monotonic() + LOST_REPLICA_AVOID_S
-        self._waiting[exchange] = None
-        self._waiting.move_to_end(exchange, last=False)
+        self._requeue(exchange)
         self._assign()
 
     def on_closed(self, exchange: Exchange) -> None:
@@ -162,7 +163,7 @@ class Router:
         try:
             while self._waiting:
                 replica = choose(
-                    tuple(self._replicas.values()),
+                    self._candidates(),
                     node_id=self._node_id,
                     now_s=time.monotonic(),
                     pick=_pick,
@@ -174,6 +175,17 @@ class Router:
                 exchange.start(replica.take(), replica)
         finally:
             self._is_assigning = False
+
+    def _candidates(self) -> tuple[Replica, ...]:
+        """The replicas worth asking: one that keeps a ticket for each exchange that waits calls us itself."""
+        return tuple(r for r in self._replicas.values() if len(r.tickets) < len(self._waiting))
+
+    def _requeue(self, exchange: Exchange) -> None:
+        """Put an exchange back where it stood: those that came before it are few, and all at the front."""
+        older = list(takewhile(lambda other: other.arrived_s < exchange.arrived_s, self._waiting))
+        self._waiting[exchange] = None
+        for first in (exchange, *reversed(older)):
+            self._waiting.move_to_end(first, last=False)
 
     def _on_reserved(self, replica: Replica, stream: CallStream) -> None:
         if self._waiting:

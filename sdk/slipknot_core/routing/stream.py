@@ -16,7 +16,7 @@ from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from ..tasks import TaskOwner
 
-CANCEL_GRACE_S = 0.25
+CANCEL_GRACE_S = 1.0
 """How long a cancelled stream may take to deliver its Cancel frame before the RPC itself is cancelled."""
 
 _CLOSING = frozenset({"refused", "ws_close", "ws_reject", "result", "end", "failure", "cancelled"})
