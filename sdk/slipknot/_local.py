@@ -92,7 +92,8 @@ class LocalCluster:
         """End all children, each given time to finish; twice is fine."""
         for child in self._children.values():
             child.retire()
-        for name in ("proxy", "node", "controller"):
+        # The controller before the node: it would replace the replicas that the node ends.
+        for name in ("proxy", "controller", "node"):
             if name in self._children:
                 self._children[name].terminate(STOP_TIMEOUT_S)
         if self._pump is not None:
