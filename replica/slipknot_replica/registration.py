@@ -52,6 +52,7 @@ class Registration:
         self._outbox: deque[Request] = deque(maxlen=MAX_OUTBOX)
         self._wake = asyncio.Event()
         self._failure = ""
+        self._is_reachable = True  # until the first stream has ended
         self._state_sent = asyncio.Event()
         self._load_at_s = 0.0
         self._load_timer: asyncio.TimerHandle | None = None
@@ -69,7 +70,7 @@ class Registration:
         """Send what waits, at most `flush_s`, and leave; twice is fine."""
         try:
             async with asyncio.timeout(flush_s):
-                while self._outbox:
+                while self._outbox and self._is_reachable:
                     self._state_sent.clear()
                     await self._state_sent.wait()
         except TimeoutError:
@@ -150,11 +151,13 @@ class Registration:
             call = stub.JoinReplica(self._requests(), metadata=token_metadata(self._token))
             try:
                 async for response in call:
-                    pause_s = FIRST_RECONNECT_S
+                    pause_s, self._is_reachable = FIRST_RECONNECT_S, True
                     self._on_response(response)
             except grpc.aio.AioRpcError as error:
                 logger.debug("controller_lost %s", error.code().name)
             finally:
+                self._is_reachable = False
+                self._state_sent.set()
                 call.cancel()
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, MAX_RECONNECT_S)
