@@ -18,12 +18,6 @@ MIB = 1024 * 1024
 WAYS = ["close", "close_writing", "reset"]
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> tuple[str, dict[str, bool]]:
-    """The proxy's own loop: its transports are what these tests are about."""
-    return ("asyncio", {"use_uvloop": True})
-
-
 def leave(client: RawClient, way: str) -> None:
     """Leave in one of the ways."""
     getattr(client, way)()

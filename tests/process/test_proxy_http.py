@@ -11,12 +11,6 @@ from tests.support.scripted_cluster import ScriptedExchange, scripted_proxy
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> tuple[str, dict[str, bool]]:
-    """The proxy's own loop: its transports are what these tests are about."""
-    return ("asyncio", {"use_uvloop": True})
-
-
 # --- requests ---
 
 
