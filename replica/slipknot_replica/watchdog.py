@@ -54,7 +54,7 @@ class LoopWatchdog:
             elif not is_reported:
                 is_reported = True
                 logger.warning(
-                    "loop_blocked for %.1f s: other requests of it wait. Make the handler `def` (it then runs "
+                    "loop_blocked for %.1f s: others wait. Make the handler `def` (it then runs "
                     "in a thread), or use `await asyncio.to_thread(...)`. It is here:\n%s",
                     blocked_for_s,
                     self._stack(),

@@ -228,7 +228,8 @@ def _is_of_framework(kind: Any) -> bool:
 def _reduce_framework_object(obj: Any) -> Any:
     # Pickle looks for __setstate__ on an object without attributes, which a __getattr__ of Starlette's
     # answers with endless recursion. So plain objects get their attributes from `_restore` instead.
-    if getattr(type(obj), "__reduce_ex__") is not object.__reduce_ex__ or hasattr(type(obj), "__setstate__"):
+    kind: Any = type(obj)
+    if kind.__reduce_ex__ is not object.__reduce_ex__ or hasattr(kind, "__setstate__"):
         return NotImplemented
     make, args, *rest = obj.__reduce_ex__(4)
     state, *items = rest

@@ -229,7 +229,7 @@ class Router:
     def _backpressure(self, bound: int) -> BackPressureError:
         route = self._route or DeploymentRoute(self.deployment_id)
         return BackPressureError(
-            f"Request dropped due to backpressure ({bound} requests to {self.deployment_id} are queued already,"
+            f"Request dropped due to backpressure ({bound} requests to {self.deployment_id} are queued,"
             f" max_queued_requests={bound}).",
             route.backpressure_status_code,
             route.backpressure_retry_after_s,
