@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from slipknot._asgi import ASGIApp, Receive, Scope, Send
-from slipknot._ingress import ingress_of
+from slipknot._ingress import Ingress, ingress_of
 
 from . import starlette_seams
 from .instance import Instance
@@ -97,7 +97,7 @@ class UserCode:
         self._methods = Methods(self.servable, self._deployment, self._threads)
         if self._ingress is not None:
             self._app = await run_in_new_thread(
-                f"application of {self._deployment}", self._ingress.build, self.servable
+                f"application of {self._deployment}", self._build_app, self._ingress
             )
         elif self._is_ingress or self._http_adapter is not None:
             self._app = self._plain_app()
@@ -205,6 +205,13 @@ class UserCode:
         if self._methods is None:
             raise RuntimeError(f"deployment {self._deployment!r} has not been constructed")
         return self._methods
+
+    def _build_app(self, ingress: Ingress) -> ASGIApp:
+        from .failure_handlers import add_failure_handlers  # imports Starlette
+
+        app = ingress.build(self.servable)
+        add_failure_handlers(app)
+        return app
 
     def _plain_app(self) -> ASGIApp:
         from .plain_http import PlainHttp  # imports Starlette, which a deployment without HTTP does not need

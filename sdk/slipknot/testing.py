@@ -77,12 +77,12 @@ class Cluster:
     @property
     def url(self) -> str:
         """Root URL of the proxy, without a slash at its end."""
-        return f"http://{self._running.http_address}"
+        return f"http{self._secure}://{self._running.http_address}"
 
     @property
     def websocket_url(self) -> str:
         """The same for WebSockets."""
-        return f"ws://{self._running.http_address}"
+        return f"ws{self._secure}://{self._running.http_address}"
 
     @property
     def gateway_address(self) -> str:
@@ -154,6 +154,10 @@ class Cluster:
         return self._running.replica_servers()
 
     # --- inside -------------------------------------------------------------------------------------
+
+    @property
+    def _secure(self) -> str:
+        return "s" if self._options.http.get("ssl_certfile") else ""
 
     @property
     def _running(self) -> "Roles":

@@ -24,11 +24,14 @@ def to_error_info(error: BaseException, *, with_pickle: bool = True) -> ErrorInf
         with_pickle: Include the exception itself, for callers inside the cluster.
     """
     if isinstance(error, errors.SlipknotServeException):
+        backpressure = error if isinstance(error, errors.BackPressureError) else None
         return ErrorInfo(
             reason=error.reason,
             message=_text(error),
             traceback=format_traceback(error),
             pickled_exception=_pickled(error) if with_pickle else b"",
+            http_status=0 if backpressure is None else backpressure.status_code,
+            retry_after_s=None if backpressure is None else backpressure.retry_after_s,
         )
     return ErrorInfo(
         reason=USER_EXCEPTION,
@@ -57,6 +60,9 @@ def format_traceback(error: BaseException) -> str:
 
 def _without_pickle(info: ErrorInfo) -> Exception:
     error_type = errors.BY_REASON.get(info.reason)
+    if error_type is errors.BackPressureError:
+        retry_after_s = info.retry_after_s if info.HasField("retry_after_s") else None
+        return errors.BackPressureError(info.message, info.http_status or 503, retry_after_s)
     if error_type is not None:
         return error_type(info.message)
     prefix = f"{info.type_name}: " if info.type_name else ""

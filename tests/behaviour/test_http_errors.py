@@ -175,7 +175,11 @@ def test_fastapi_errors_are_the_users(serve_app: ServeApp) -> None:
 
     client = serve_app(Api.bind()).client
     teapot = client.get("/http")
-    assert (teapot.status_code, teapot.json(), teapot.headers["x-tea"]) == (418, {"detail": "teapot"}, "green")
+    assert (teapot.status_code, teapot.json(), teapot.headers["x-tea"]) == (
+        418,
+        {"detail": "teapot"},
+        "green",
+    )
     assert (client.get("/mine").status_code, client.get("/mine").text) == (409, "handled")
     for path in ("/other", "/sync"):
         response = client.get(path)
@@ -253,7 +257,11 @@ def test_full_queue(
     assert [a.text for a in answers if a.status_code == 200] == ["done", "done"]
 
 
-@serve.deployment(max_ongoing_requests=1, max_queued_requests=1)
+@serve.deployment(
+    max_ongoing_requests=1,
+    max_queued_requests=1,
+    backpressure_config=BackpressureConfig(status_code=429, retry_after_s=7),
+)
 class Full:
     """Holds its only slot until the gate opens."""
 
@@ -262,37 +270,55 @@ class Full:
         await gate.passed()
 
 
-@pytest.mark.parametrize("way", ["await", "result"])
+full_api = FastAPI()
+
+
+@serve.deployment
+@serve.ingress(full_api)
+class FullRoutes:
+    """Calls a full deployment from FastAPI routes."""
+
+    def __init__(self, child: DeploymentHandle, *args: Any) -> None:
+        self._child, self._args = child, args
+
+    @full_api.get("/await")
+    async def by_await(self) -> Any:
+        return await self._child.remote(*self._args)
+
+    @full_api.get("/result")
+    def by_result(self) -> Any:
+        return self._child.remote(*self._args).result()
+
+
+@serve.deployment
+class FullPlain:
+    """The same from a plain handler."""
+
+    def __init__(self, child: DeploymentHandle, *args: Any) -> None:
+        self._child, self._args = child, args
+
+    async def __call__(self, request: Request) -> Any:
+        return await self._child.remote(*self._args)
+
+
+@pytest.mark.parametrize(
+    ("parent", "path"), [(FullPlain, "/"), (FullRoutes, "/await"), (FullRoutes, "/result")]
+)
 def test_full_queue_further_down(
-    serve_app: ServeApp, journal: Journal, make_gate: Any, way: str
+    serve_app: ServeApp, journal: Journal, make_gate: Any, parent: Any, path: str
 ) -> None:
     """A handler that does not catch the child's back pressure passes it on to the client."""
-    gate, pen = make_gate(), journal.pen
-    api = FastAPI()
-
-    @serve.deployment
-    @serve.ingress(api)
-    class Parent:
-        def __init__(self, child: DeploymentHandle) -> None:
-            self._child = child
-
-        @api.get("/await")
-        async def by_await(self) -> Any:
-            return await self._child.remote(pen, gate)
-
-        @api.get("/result")
-        def by_result(self) -> Any:
-            return self._child.remote(pen, gate).result()
-
-    app = serve_app(Parent.bind(Full.bind()))
+    gate = make_gate()
+    app = serve_app(parent.bind(Full.bind(), journal.pen, gate))
     with ThreadPoolExecutor(3) as pool:
-        calls = [pool.submit(httpx.get, f"{app.url}/{way}", timeout=30) for _ in range(3)]
+        calls = [pool.submit(httpx.get, app.url + path, timeout=30) for _ in range(3)]
         first, _ = wait(calls, return_when=FIRST_COMPLETED)
         gate.open()
     (response,) = (call.result() for call in first)
-    assert response.status_code == 503
+    assert response.status_code == 429
+    assert response.headers.get_list("retry-after") == ["7"]
     assert response.text.startswith("Request dropped due to backpressure")
-    assert sorted(call.result().status_code for call in calls) == [200, 200, 503]
+    assert sorted(call.result().status_code for call in calls) == [200, 200, 429]
     journal.wait_for("full", 2)
 
 

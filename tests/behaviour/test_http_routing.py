@@ -61,6 +61,14 @@ def test_unknown_path(serve_app: ServeApp) -> None:
     assert response.headers["x-request-id"]
 
 
+def test_unknown_path_that_is_no_text(cluster: RunningCluster) -> None:
+    """A path that is no UTF-8, or looks like a header, is an unknown path like any other."""
+    response = httpx.get(cluster.url + "/%ff%0d%0aset-cookie:x")
+    assert response.status_code == 404
+    assert response.text.startswith("Path '/\ufffd\r\nset-cookie:x' not found.")
+    assert "set-cookie" not in response.headers
+
+
 def test_application_without_prefix(cluster: RunningCluster, serve_app: ServeApp) -> None:
     """It cannot be reached over HTTP and is not listed; its handle works."""
 

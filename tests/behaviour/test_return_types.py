@@ -96,7 +96,6 @@ UNSERIALISABLE: dict[str, Callable[[], Any]] = {
     "itself": _itself,
     "generator": _items,
     "async generator": _async_items,
-    "function": lambda: _items,
 }
 
 

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19slipknot/v1/payload.proto\x12\x0bslipknot.v1\"J\n\x07Payload\x12\x10\n\x06pickle\x18\x01 \x01(\x0cH\x00\x12\x0e\n\x04json\x18\x02 \x01(\x0cH\x00\x12\x11\n\x07msgpack\x18\x03 \x01(\x0cH\x00\x42\n\n\x08\x65ncoding\"m\n\tErrorInfo\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttype_name\x18\x03 \x01(\t\x12\x11\n\ttraceback\x18\x04 \x01(\t\x12\x19\n\x11pickled_exception\x18\x05 \x01(\x0c*\xfa\x01\n\x0c\x43\x61ncelReason\x12\x1d\n\x19\x43\x41NCEL_REASON_UNSPECIFIED\x10\x00\x12%\n!CANCEL_REASON_CLIENT_DISCONNECTED\x10\x01\x12#\n\x1f\x43\x41NCEL_REASON_DEADLINE_EXCEEDED\x10\x02\x12\x1b\n\x17\x43\x41NCEL_REASON_REQUESTED\x10\x03\x12\"\n\x1e\x43\x41NCEL_REASON_PARENT_CANCELLED\x10\x04\x12\x1d\n\x19\x43\x41NCEL_REASON_CALLER_LOST\x10\x05\x12\x1f\n\x1b\x43\x41NCEL_REASON_DRAIN_TIMEOUT\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19slipknot/v1/payload.proto\x12\x0bslipknot.v1\"J\n\x07Payload\x12\x10\n\x06pickle\x18\x01 \x01(\x0cH\x00\x12\x0e\n\x04json\x18\x02 \x01(\x0cH\x00\x12\x11\n\x07msgpack\x18\x03 \x01(\x0cH\x00\x42\n\n\x08\x65ncoding\"\xb0\x01\n\tErrorInfo\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttype_name\x18\x03 \x01(\t\x12\x11\n\ttraceback\x18\x04 \x01(\t\x12\x19\n\x11pickled_exception\x18\x05 \x01(\x0c\x12\x13\n\x0bhttp_status\x18\x06 \x01(\x05\x12\x1a\n\rretry_after_s\x18\x07 \x01(\x05H\x00\x88\x01\x01\x42\x10\n\x0e_retry_after_s*\xfa\x01\n\x0c\x43\x61ncelReason\x12\x1d\n\x19\x43\x41NCEL_REASON_UNSPECIFIED\x10\x00\x12%\n!CANCEL_REASON_CLIENT_DISCONNECTED\x10\x01\x12#\n\x1f\x43\x41NCEL_REASON_DEADLINE_EXCEEDED\x10\x02\x12\x1b\n\x17\x43\x41NCEL_REASON_REQUESTED\x10\x03\x12\"\n\x1e\x43\x41NCEL_REASON_PARENT_CANCELLED\x10\x04\x12\x1d\n\x19\x43\x41NCEL_REASON_CALLER_LOST\x10\x05\x12\x1f\n\x1b\x43\x41NCEL_REASON_DRAIN_TIMEOUT\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'slipknot.v1.payload_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CANCELREASON']._serialized_start=230
-  _globals['_CANCELREASON']._serialized_end=480
+  _globals['_CANCELREASON']._serialized_start=298
+  _globals['_CANCELREASON']._serialized_end=548
   _globals['_PAYLOAD']._serialized_start=42
   _globals['_PAYLOAD']._serialized_end=116
-  _globals['_ERRORINFO']._serialized_start=118
-  _globals['_ERRORINFO']._serialized_end=227
+  _globals['_ERRORINFO']._serialized_start=119
+  _globals['_ERRORINFO']._serialized_end=295
 # @@protoc_insertion_point(module_scope)

@@ -33,15 +33,19 @@ class Payload(_message.Message):
     def __init__(self, pickle: _Optional[bytes] = ..., json: _Optional[bytes] = ..., msgpack: _Optional[bytes] = ...) -> None: ...
 
 class ErrorInfo(_message.Message):
-    __slots__ = ("reason", "message", "type_name", "traceback", "pickled_exception")
+    __slots__ = ("reason", "message", "type_name", "traceback", "pickled_exception", "http_status", "retry_after_s")
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     TYPE_NAME_FIELD_NUMBER: _ClassVar[int]
     TRACEBACK_FIELD_NUMBER: _ClassVar[int]
     PICKLED_EXCEPTION_FIELD_NUMBER: _ClassVar[int]
+    HTTP_STATUS_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_S_FIELD_NUMBER: _ClassVar[int]
     reason: str
     message: str
     type_name: str
     traceback: str
     pickled_exception: bytes
-    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., type_name: _Optional[str] = ..., traceback: _Optional[str] = ..., pickled_exception: _Optional[bytes] = ...) -> None: ...
+    http_status: int
+    retry_after_s: int
+    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., type_name: _Optional[str] = ..., traceback: _Optional[str] = ..., pickled_exception: _Optional[bytes] = ..., http_status: _Optional[int] = ..., retry_after_s: _Optional[int] = ...) -> None: ...

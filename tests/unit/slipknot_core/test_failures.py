@@ -235,3 +235,12 @@ def test_a_long_traceback_keeps_its_end() -> None:
     text = format_traceback(_raised(ValueError("x" * MAX_TRACEBACK_CHARS + "the end")))
     assert len(text) <= MAX_TRACEBACK_CHARS + 20
     assert text.startswith("… (cut)") and text.endswith("the end\n")
+
+
+@pytest.mark.parametrize("retry_after_s", [None, 0, 7])
+def test_backpressure_keeps_its_status_without_pickle(retry_after_s: int | None) -> None:
+    """What a client is told of a full queue does not depend on pickle."""
+    error = errors.BackPressureError("Request dropped due to backpressure.", 429, retry_after_s)
+    restored = from_error_info(to_error_info(error, with_pickle=False), allow_pickle=False)
+    assert isinstance(restored, errors.BackPressureError)
+    assert (restored.status_code, restored.retry_after_s, str(restored)) == (429, retry_after_s, str(error))
