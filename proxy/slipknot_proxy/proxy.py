@@ -7,7 +7,6 @@ listening, let ongoing requests finish until the drain timeout, cancel the rest,
 import asyncio
 import contextlib
 import contextvars
-import importlib.util
 import logging
 import os
 import socket
@@ -25,12 +24,15 @@ from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from .app import ProxyApp
 from .config import ProxyConfig
+from .gateway import add_gateway
 from .http_protocol import HttpProtocol
 from .server_state import ProxyState
 
 logger = logging.getLogger("slipknot.serve")
 
 BACKLOG = 2048
+FIRST_SNAPSHOT_S = 10.0
+"""A controller that is starting again needs less."""
 CANCEL_S = 1.0
 """How long requests may take to answer after they were cancelled at the end of the drain."""
 
@@ -71,7 +73,10 @@ class Proxy:
         return self._dispatcher
 
     async def start(self) -> None:
-        """Listen and begin to follow the controller; does not wait for the first snapshot.
+        """Listen, follow the controller, and serve once the first snapshot is here.
+
+        Clients that come before wait in the backlog: without a snapshot, nothing is found. A controller that
+        stays away is not waited for longer than `FIRST_SNAPSHOT_S`.
 
         Raises:
             OSError: An address is taken or not ours.
@@ -81,6 +86,7 @@ class Proxy:
         try:
             self.http_address = _address_of(listener)
             await self._start_members()
+            await self._wait_for_snapshot()
             await self._start_http(listener)
         except BaseException:
             listener.close()
@@ -113,10 +119,18 @@ class Proxy:
 
     # --- inside -------------------------------------------------------------------------------------------
 
+    async def _wait_for_snapshot(self) -> None:
+        try:
+            await self.dispatcher.wait_for(lambda snapshot: snapshot.epoch > 0, FIRST_SNAPSHOT_S)
+        except TimeoutError:
+            logger.warning(
+                "controller_silent no snapshot came within %.0f s; serving without", FIRST_SNAPSHOT_S
+            )
+
     async def _start_members(self) -> None:
         """Bind the gateway first: what the controller is told of this proxy contains its address."""
         config = self.config
-        if config.gateway_port is not None and importlib.util.find_spec("slipknot_proxy.gateway") is not None:
+        if config.gateway_port is not None:
             self._gateway = new_server()
             self.gateway_address = await bind(self._gateway, f"{config.gateway_host}:{config.gateway_port}")
         dispatcher = self._dispatcher = Dispatcher(
@@ -135,8 +149,6 @@ class Proxy:
         self._app = ProxyApp(config, dispatcher.open)
         dispatcher.on_snapshot(self._app.on_snapshot)
         if self._gateway is not None:
-            from .gateway import add_gateway
-
             add_gateway(self._gateway, dispatcher, self._app)
             await self._gateway.start()
         await dispatcher.start()

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from slipknot import serve
+from slipknot import _connection, _control, serve
 from slipknot.serve.handle import DeploymentHandle
 from slipknot.testing import Cluster
 from tests.support.journal import Gate, Journal
@@ -23,6 +23,8 @@ class RunningCluster:
 
     mode: str
     url: str
+    gateway_address: str
+    controller_address: str
 
     @property
     def websocket_url(self) -> str:
@@ -54,13 +56,22 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[RunningCluster]:
     """One cluster for all tests of its mode."""
     if request.param == "in_process":
         with Cluster() as running:
-            yield RunningCluster("in_process", running.url)
+            yield RunningCluster(
+                "in_process", running.url, running.gateway_address, running.controller_address
+            )
         return
     serve.start(http_options={"port": 0})
     try:
-        yield RunningCluster("embedded", serve.http_url())
+        gateway_address, controller_address = _embedded_addresses()
+        yield RunningCluster("embedded", serve.http_url(), gateway_address, controller_address)
     finally:
         serve.shutdown()
+
+
+def _embedded_addresses() -> tuple[str, str]:
+    connection = _connection.current()
+    (proxy,) = connection.run(_control.status(connection)).proxies
+    return proxy.gateway_address, connection.dispatcher.controller_address
 
 
 @pytest.fixture

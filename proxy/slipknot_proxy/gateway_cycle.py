@@ -1,0 +1,138 @@
+"""An HTTP-like request of a gateway client: the same path through the proxy, with messages in place of a connection."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from slipknot_core.deadline import Deadline
+from slipknot_core.errors import ReplicaUnavailableError
+from slipknot_proto.v1 import gateway_pb2
+
+from . import request_headers
+from .http_cycle import EXTENSION, HttpCycle
+
+MAX_UNREAD_BYTES = 256 * 1024
+"""How much of a response may wait for a slow client."""
+
+Part = tuple[int, Sequence[bytes], bytes]
+"""Status and flat headers (0 and nothing after the first part), and a piece of the body."""
+
+
+class GatewayCycle(HttpCycle):
+    """Takes the response as parts instead of writing it to a connection.
+
+    Args:
+        request: What the client sent.
+        timeout_s: What is left of the RPC's deadline; None: it has none.
+    """
+
+    def __init__(self, request: gateway_pb2.SendHttpRequestRequest, timeout_s: float | None) -> None:
+        scope = _scope(request)
+        headers = request_headers.of_interest(scope["headers"])
+        super().__init__(_Nowhere(), scope, headers, keep_alive=True, expects_continue=False)  # type: ignore[arg-type]
+        scope["extensions"][EXTENSION] = self
+        if timeout_s is not None:
+            wish_s = request_headers.timeout_s(headers, None)
+            headers[request_headers.TIMEOUT] = b"%f" % min(timeout_s, wish_s or timeout_s)
+        self.is_cut = False
+        self._parts: deque[Part] = deque()
+        self._unread_bytes = 0
+        self._changed = asyncio.Event()
+        body = request.body or request.text.encode()
+        if body:
+            self.feed(body)
+        self.feed_end()
+
+    # --- what the application calls ---------------------------------------------------------------------
+
+    def start(self, status: int, headers: Sequence[bytes], body: bytes, *, complete: bool) -> None:
+        """The head and the first part of the body."""
+        self.response_started = True
+        names = {name.lower() for name in headers[::2]}
+        own = () if b"x-request-id" in names else (b"x-request-id", self.request_id.encode("latin-1"))
+        self._put((status, (*headers, *own), body), complete)
+
+    def write(self, body: bytes, *, complete: bool) -> None:
+        """More of the body."""
+        self._put((0, (), body), complete)
+
+    def cut(self) -> None:
+        """The response ends before it is complete."""
+        if not self.response_complete:
+            self.is_cut = True
+            self._changed.set()
+
+    @property
+    def is_write_paused(self) -> bool:
+        """The client reads too slowly."""
+        return self._unread_bytes > MAX_UNREAD_BYTES and not self.disconnected
+
+    async def drain(self, deadline: Deadline) -> None:
+        """Wait until the client has read; raises TimeoutError when the deadline passes first."""
+        async with asyncio.timeout(deadline.timeout_s()):
+            while self.is_write_paused:
+                self._changed.clear()
+                await self._changed.wait()
+
+    # --- what the gateway calls -------------------------------------------------------------------------
+
+    async def parts(self) -> AsyncIterator[Part]:
+        """The response, part for part.
+
+        Raises:
+            ReplicaUnavailableError: It ended before it was complete.
+        """
+        while True:
+            while self._parts:
+                part = self._parts.popleft()
+                self._unread_bytes -= len(part[2])
+                self._changed.set()
+                yield part
+            if self.response_complete:
+                return
+            if self.is_cut:
+                raise ReplicaUnavailableError("the response ended before it was complete")
+            self._changed.clear()
+            if not self._parts:
+                await self._changed.wait()
+
+    # --- inside -----------------------------------------------------------------------------------------
+
+    def _put(self, part: Part, complete: bool) -> None:
+        if self.disconnected:
+            return
+        self._parts.append(part)
+        self._unread_bytes += len(part[2])
+        if complete:
+            self.response_complete = True
+            self.on_disconnect = None
+        self._changed.set()
+
+
+class _Nowhere:
+    """There is no connection whose buffer would have to hear of anything."""
+
+    def on_taken(self, cycle: HttpCycle) -> None:
+        """Nothing to do."""
+
+
+def _scope(request: gateway_pb2.SendHttpRequestRequest) -> dict[str, Any]:
+    target = urlsplit(request.path or "/")
+    path = target.path if target.path.startswith("/") else f"/{target.path}"
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": request.method.upper() or "GET",
+        "scheme": "http",
+        "path": unquote(path),
+        "raw_path": path.encode(),
+        "query_string": target.query.encode(),
+        "root_path": "",
+        "headers": [(h.name.lower().encode("latin-1"), h.value.encode("latin-1")) for h in request.headers],
+        "client": None,
+        "server": None,
+        "extensions": {},
+    }
