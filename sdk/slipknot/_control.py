@@ -5,7 +5,7 @@ connection's loop.
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ logger = logging.getLogger("slipknot.serve")
 
 RPC_TIMEOUT_S = 30.0
 """For one call to the controller."""
+
+RETRY_PAUSE_S = 0.05
+"""Before a call is made again."""
 
 SHUTDOWN_TIMEOUT_S = 60.0
 """For all applications to drain."""
@@ -89,7 +92,7 @@ async def shutdown_cluster(connection: "Connection") -> None:
 async def delete(connection: "Connection", name: str, *, wait: bool = True) -> None:
     """Delete one application and wait until it is gone."""
     request = controller_pb2.DeleteApplicationRequest(name=name)
-    response = await call(connection.controller.DeleteApplication, request)
+    response = await call(connection.controller.DeleteApplication, request, again=True)
     if wait and response.existed:
         await _wait_until_gone(connection, {name})
 
@@ -104,17 +107,29 @@ async def delete_all(connection: "Connection") -> None:
 
 async def status(connection: "Connection") -> Status:
     """The cluster's status now."""
-    response = await call(connection.controller.GetStatus, controller_pb2.GetStatusRequest())
+    request = controller_pb2.GetStatusRequest()
+    response = await call(connection.controller.GetStatus, request, again=True)
     found: Status = response.status
     return found
 
 
-async def call(method: Callable[..., Any], request: Any) -> Any:
-    """One unary call to the controller, with our errors and a deadline."""
-    try:
-        return await method(request, timeout=RPC_TIMEOUT_S)
-    except grpc.aio.AioRpcError as error:
-        raise translate_error(error) from None
+async def call(method: Callable[..., Any], request: Any, *, again: bool = False) -> Any:
+    """One unary call to the controller, with our errors and a deadline.
+
+    A controller that is starting again is waited for.
+
+    Args:
+        method: Of the stub.
+        request: Its message.
+        again: Call again when the controller went away before it answered; for what may be done twice.
+    """
+    while True:
+        try:
+            return await method(request, timeout=RPC_TIMEOUT_S, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            if not again or error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise translate_error(error) from None
+        await asyncio.sleep(RETRY_PAUSE_S)
 
 
 @asynccontextmanager
@@ -153,14 +168,25 @@ async def _wait_until_deployed(
         async for now in statuses:
             if on_status is not None:
                 on_status(now)
+            if not generations.keys() <= {application.name for application in now.applications}:
+                # Not published yet, or deleted already: what is asked for is never old.
+                _check_not_deleted(await status(connection), generations)
             if all([_is_deployed(now, name, generation) for name, generation in generations.items()]):
                 break
     await _wait_for_news(connection, now)
 
 
+def _check_not_deleted(now: Status, names: Iterable[str]) -> None:
+    gone = sorted(set(names) - {application.name for application in now.applications})
+    if gone:
+        raise RuntimeError(f"Deploying application {gone[0]} failed: it was deleted in the meantime")
+
+
 def _is_deployed(status: Status, name: str, generation: int) -> bool:
     for application in status.applications:
         if application.name == name and application.generation >= generation:
+            if application.status == "DELETING":
+                raise RuntimeError(f"Deploying application {name} failed: it was deleted in the meantime")
             if application.status == "DEPLOY_FAILED":
                 raise RuntimeError(f"Deploying application {name} failed: {application.message}")
             if application.generation > generation:

@@ -1,0 +1,37 @@
+"""Applications with an import path, for configs."""
+
+from typing import Any
+
+from slipknot import serve
+
+
+@serve.deployment
+class Says:
+    """Says a text, and its user config."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._config: Any = None
+        self._count = 0
+
+    def reconfigure(self, config: Any) -> None:
+        """Take a config."""
+        self._config = config
+        self._count += 1
+
+    async def __call__(self) -> Any:
+        """Say all."""
+        return [self._text, self._config, self._count]
+
+
+def says(args: dict[str, str]) -> serve.Application:
+    """Build it with the text of the config's args."""
+    return Says.bind(args["text"])
+
+
+app = Says.bind("fixed")
+
+
+def broken(args: dict[str, str]) -> serve.Application:
+    """A builder that fails."""
+    raise ZeroDivisionError("no such application today")

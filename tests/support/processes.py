@@ -1,0 +1,55 @@
+"""Looking at processes, on Linux."""
+
+import os
+from pathlib import Path
+
+
+def is_alive(pid: int) -> bool:
+    """It exists and is no zombie."""
+    try:
+        return _stat(pid)[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def descendants(pid: int) -> list[int]:
+    """Its children and theirs, as long as their parents live."""
+    parents = _parents()
+    found: list[int] = []
+    front = {pid}
+    while front:
+        front = {child for child, parent in parents.items() if parent in front}
+        found += front
+    return found
+
+
+def child_running(module: str, parent: int | None = None) -> int:
+    """The pid of the child that was started with `-m module`; of this process if no parent is named."""
+    wanted = f"-m\0{module}\0".encode()
+    own = parent or os.getpid()
+    found = [child for child, its in _parents().items() if its == own and wanted in _command_line(child)]
+    assert len(found) == 1, (module, found)
+    return found[0]
+
+
+def _parents() -> dict[int, int]:
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                parents[int(entry)] = int(_stat(int(entry))[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return parents
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def _stat(pid: int) -> list[str]:
+    """State, parent, …: what follows the name, which may hold spaces and parentheses."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
