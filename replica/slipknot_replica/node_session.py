@@ -101,8 +101,8 @@ class NodeSession:
         stub = registry_pb2_grpc.RegistryServiceStub(channel)
         pause_s = FIRST_RECONNECT_S
         while True:
-            self._news.clear()  # what has exited meanwhile is missing in the hello
-            call = stub.JoinNode(self._requests(), metadata=token_metadata(self._token))
+            self._news = news = []  # what has exited meanwhile is missing in the hello
+            call = stub.JoinNode(self._requests(news), metadata=token_metadata(self._token))
             try:
                 async for response in call:
                     pause_s = FIRST_RECONNECT_S
@@ -111,16 +111,21 @@ class NodeSession:
                 logger.debug("controller_lost %s", error.code().name)
             finally:
                 call.cancel()
+                self._news = []
+                self._wake.set()
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, MAX_RECONNECT_S)
 
-    async def _requests(self) -> AsyncIterator[Request]:
+    async def _requests(self, news: list[Request]) -> AsyncIterator[Request]:
+        """The messages of one connection. gRPC goes on reading them after the connection was lost: they must
+        not take what is meant for the next one.
+        """
         del self._hello.replica_ids[:]
         self._hello.replica_ids.extend(self._machine.replica_ids())
         yield Request(hello=self._hello)
-        while True:
-            while self._news:
-                yield self._news.pop(0)
+        while news is self._news:
+            while news:
+                yield news.pop(0)
             self._wake.clear()
             await self._wake.wait()
 
