@@ -1,4 +1,4 @@
-"""An HTTP-like request of a gateway client: the same path through the proxy, with messages in place of a connection."""
+"""An HTTP-like request of a gateway client: the same way through the proxy, without a connection."""
 
 import asyncio
 from collections import deque

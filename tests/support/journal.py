@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 WAIT_S = 10.0
@@ -41,13 +42,17 @@ class Journal:
 
     def wait_for(self, text: str, count: int = 1, timeout_s: float = WAIT_S) -> None:
         """Wait until `text` was noted `count` times."""
+        self.wait_until(lambda notes: notes.count(text) >= count, f"{count} x {text!r}", timeout_s)
+
+    def wait_until(
+        self, is_enough: Callable[[list[str]], bool], what: str = "enough", timeout_s: float = WAIT_S
+    ) -> None:
+        """Wait until `is_enough` says so of all notes."""
         deadline_s = time.monotonic() + timeout_s
         self._receive(0.0)
-        while self._notes.count(text) < count:
+        while not is_enough(self._notes):
             left_s = deadline_s - time.monotonic()
-            assert left_s > 0, (
-                f"{text!r} was not noted {count} times within {timeout_s} s, but: {self._notes}"
-            )
+            assert left_s > 0, f"{what} was not noted within {timeout_s} s, but: {self._notes}"
             self._receive(left_s)
 
     async def wait_for_async(self, text: str, count: int = 1, timeout_s: float = WAIT_S) -> None:
