@@ -1,7 +1,8 @@
-"""`GatewayService`: gRPC for programs and people outside the cluster. Protobuf, JSON and MessagePack; never pickle.
+"""`GatewayService`: gRPC for programs and people outside the cluster. Protobuf, JSON, MessagePack; no pickle.
 
-An HTTP-like request takes the way of any HTTP request. A method call takes that of a handle call, except that what the
-user's code raised travels as its type's name and text. When the client cancels its RPC, the request is cancelled.
+An HTTP-like request takes the way of any HTTP request. A method call takes that of a handle call, except that
+what the user's code raised travels as its type's name and text. When the client cancels its RPC, the request
+is cancelled.
 """
 
 import asyncio
@@ -133,7 +134,7 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
             cycle = GatewayCycle(request, context.time_remaining())
         except (UnicodeEncodeError, ValueError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"this is no HTTP request: {error}")
-        task = asyncio.ensure_future(cycle.run(self._app))  # type: ignore[arg-type]
+        task = asyncio.ensure_future(cycle.run(self._app))
         try:
             yield cycle
         finally:

@@ -114,7 +114,7 @@ class DeploymentHandle:
             changes[name] = value
         return DeploymentHandle(self.deployment_name, self.app_name, replace(self._options, **changes))
 
-    def remote(self, *args: Any, **kwargs: Any) -> "DeploymentResponse | DeploymentResponseGenerator":
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Start a call; it runs whether or not anybody waits for it.
 
         Args:
