@@ -51,7 +51,10 @@ class ControllerConfig:
         Raises:
             ValueError: Names what is unknown, missing or wrong.
         """
-        values: dict[str, Any] = json.loads(text)
+        try:
+            values: dict[str, Any] = dict(json.loads(text))
+        except (TypeError, ValueError):
+            raise ValueError(f"the options are no JSON object: {text!r}") from None
         unknown = sorted(values.keys() - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(f"unknown options of the controller: {', '.join(unknown)}")

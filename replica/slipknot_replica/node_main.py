@@ -42,7 +42,10 @@ class NodeConfig:
         Raises:
             ValueError: Names what is missing or unknown.
         """
-        values: dict[str, Any] = json.loads(text)
+        try:
+            values: dict[str, Any] = dict(json.loads(text))
+        except (TypeError, ValueError):
+            raise ValueError(f"the options are no JSON object: {text!r}") from None
         try:
             return cls(**values)
         except TypeError as error:

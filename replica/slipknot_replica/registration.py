@@ -101,7 +101,8 @@ class Registration:
     def _state(self) -> registry_pb2.ReplicaState:
         code = self._replica.user_code if self._replica.state is ReplicaState.RUNNING else None
         return registry_pb2.ReplicaState(
-            state=_STATES[self._replica.state],
+            # Also if it was the loading of the code that failed, and while the server stops.
+            state=_STATES[ReplicaState.FAILED if self._failure else self._replica.state],
             message=self._failure,
             docs_path=code.docs_path() if code else "",
             has_health_check=code.has_health_check if code else False,
@@ -146,9 +147,9 @@ class Registration:
         stub = registry_pb2_grpc.RegistryServiceStub(channel)
         pause_s = FIRST_RECONNECT_S
         while True:
-            self._outbox.clear()  # the hello tells all that still matters
+            self._renew_outbox()  # the hello tells all that still matters
             self._put(self._hello())
-            call = stub.JoinReplica(self._requests(), metadata=token_metadata(self._token))
+            call = stub.JoinReplica(self._requests(self._outbox), metadata=token_metadata(self._token))
             try:
                 async for response in call:
                     pause_s, self._is_reachable = FIRST_RECONNECT_S, True
@@ -159,15 +160,23 @@ class Registration:
                 self._is_reachable = False
                 self._state_sent.set()
                 call.cancel()
+                self._renew_outbox()
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, MAX_RECONNECT_S)
 
-    async def _requests(self) -> AsyncIterator[Request]:
-        while True:
-            while self._outbox:
-                yield self._outbox[0]
-                if self._outbox:
-                    self._outbox.popleft()
+    def _renew_outbox(self) -> None:
+        self._outbox = deque(maxlen=MAX_OUTBOX)
+        self._wake.set()
+
+    async def _requests(self, outbox: deque[Request]) -> AsyncIterator[Request]:
+        """The messages of one connection. gRPC goes on reading them after the connection was lost: they must
+        not take what is meant for the next one.
+        """
+        while outbox is self._outbox:
+            while outbox:
+                yield outbox[0]
+                if outbox:
+                    outbox.popleft()
             self._state_sent.set()
             self._wake.clear()
             await self._wake.wait()

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from slipknot_proto.v1 import controller_pb2
 from .. import _connection, _control
 from .progress import Progress
 from .run import apply_config, build_spec, is_config_file, parse_arguments
+
+START_OPTIONS = ("proxy_location", "http_options", "grpc_options", "logging_config")
+"""Keys of a config that cannot be changed while a cluster runs."""
 
 NO_CLUSTER = (
     "no cluster runs here: start one with `slipknot start` or `slipknot run`, or name one with --address"
@@ -51,6 +54,7 @@ def deploy_target(
         from ..serve.schema import load_config_file
 
         config = load_config_file(target).model_dump(mode="json", exclude_unset=True)
+        _warn_about_start_options(config)
         for application in config["applications"]:
             application.setdefault("runtime_env", {}).setdefault("working_dir", str(app_dir))
         _connect(address)
@@ -118,6 +122,16 @@ def shut_down(yes: bool, address: str | None) -> int:
 
 
 # --- inside -----------------------------------------------------------------------------------------
+
+
+def _warn_about_start_options(config: Mapping[str, Any]) -> None:
+    given = [key for key in START_OPTIONS if key in config]
+    if given:
+        typer.echo(
+            f"Warning: {', '.join(given)}: ignored, since the cluster runs already; "
+            "they count when a cluster starts (`slipknot run`, `slipknot start`).",
+            err=True,
+        )
 
 
 def _find(address: str | None) -> str:

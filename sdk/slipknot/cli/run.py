@@ -107,6 +107,8 @@ def _bring_up(options: RunOptions) -> None:
         config = load_config_file(options.target)
         _start(options, config.http_options.model_dump(exclude_unset=True))
         apply_config(_with_app_dir(config.model_dump(mode="json", exclude_unset=True), options.app_dir))
+        for application in config.applications:
+            _say_where(application.name, application.route_prefix)
         return
     spec = build_spec(
         options.target,
@@ -134,7 +136,13 @@ def _deploy(spec: ApplicationSpec) -> None:
     connection = _connection.current()
     with Progress() as progress:
         connection.run(_control.deploy_all(connection, [spec], on_status=progress.show))
-    typer.echo(f"Application {spec.name!r} serves at {_api.http_url()}{spec.route_prefix or ''}", err=True)
+    _say_where(spec.name, spec.route_prefix)
+
+
+def _say_where(name: str, route_prefix: str | None) -> None:
+    url = "" if route_prefix is None else _api.http_url()
+    where = f"at {url}{route_prefix}" if url else "handle calls only, it has no HTTP"
+    typer.echo(f"Application {name!r} serves {where}", err=True)
 
 
 def _stay(options: RunOptions) -> None:

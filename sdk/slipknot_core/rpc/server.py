@@ -3,8 +3,10 @@ private.
 """
 
 import asyncio
+import errno
 import ipaddress
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -46,7 +48,9 @@ async def bind(server: grpc.aio.Server, address: str) -> str:
         ValueError: The address is not loopback; internal ports stay private until a cluster has credentials.
         OSError: The address is taken or not ours.
     """
-    if not address.startswith("unix:"):
+    if address.startswith("unix:"):
+        _check_socket_is_free(address)
+    else:
         check_loopback(address)
     try:
         port = server.add_insecure_port(address)
@@ -75,6 +79,16 @@ def check_loopback(address: str) -> None:
             f"refusing to listen on {address!r}: internal gRPC ports stay on this machine; "
             "use a Unix socket (unix:/path) or a loopback address (127.0.0.1:port)"
         )
+
+
+def _check_socket_is_free(address: str) -> None:
+    """Refuse a Unix socket that somebody listens on: gRPC would take its path away."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(address.removeprefix("unix:"))
+        except OSError:
+            return
+    raise OSError(errno.EADDRINUSE, f"cannot listen on {address}: another process does")
 
 
 def add_health_and_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> None:

@@ -1,0 +1,491 @@
+"""The `slipknot` command as its users run it: in a process of its own."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.support.processes import descendants, is_alive
+
+WAIT_S = 30.0
+"""Nothing that is waited for takes this long; a bound, not an expectation."""
+COMMAND = (sys.executable, "-m", "slipknot")
+
+APP = """
+    import asyncio, os
+    from slipknot import serve
+
+    @serve.deployment
+    class Says:
+        def __init__(self, text):
+            self.text = text
+
+        async def __call__(self, request):
+            if request.query_params.get("hang"):
+                print("hanging", flush=True)
+                await asyncio.Event().wait()
+            return self.text
+
+    app = Says.bind("hello")
+
+    def build(args):
+        return Says.bind(args["text"] + args.get("end", "."))
+
+    @serve.deployment
+    class Broken:
+        def __init__(self):
+            raise ZeroDivisionError("no luck today")
+
+        def __call__(self):
+            return "never"
+
+    broken = Broken.bind()
+    not_an_app = 42
+"""
+
+
+class Running:
+    """A command that goes on; its output is read along."""
+
+    def __init__(self, arguments: Sequence[str], app_dir: Path, env: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=app_dir,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._lines: list[str] = []
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    @property
+    def output(self) -> str:
+        with self._news:
+            return "".join(self._lines)
+
+    def wait_for(self, pattern: str, count: int = 1) -> re.Match[str]:
+        """Wait until the output matches so many times; returns the last match."""
+
+        def found() -> list[re.Match[str]]:
+            return list(re.finditer(pattern, "".join(self._lines)))
+
+        with self._news:
+            assert self._news.wait_for(
+                lambda: len(found()) >= count or not self._reader.is_alive(), WAIT_S
+            ), f"{pattern!r} did not come:\n{''.join(self._lines)}"
+            assert len(found()) >= count, f"{pattern!r} did not come:\n{''.join(self._lines)}"
+            return found()[-1]
+
+    def url(self) -> str:
+        """Wait until it serves."""
+        return self.wait_for(r"serves at (http://\S+)").group(1)
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
+    def wait(self) -> int:
+        """Wait for its end; returns the exit status."""
+        status = self.process.wait(WAIT_S)
+        self._reader.join(WAIT_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return status
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._news:
+                self._lines.append(line)
+                self._news.notify_all()
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[dict[str, str]]:
+    """An environment in which no other cluster is found."""
+    directory = tempfile.mkdtemp(prefix="sk-", dir="/tmp")  # short: Unix sockets go in there
+    yield {**os.environ, "SLIPKNOT_RUNTIME_DIR": f"{directory}/r", "COLUMNS": "120", "NO_COLOR": "1"}
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def app_dir(tmp_path: Path) -> Path:
+    """A directory with an application."""
+    (tmp_path / "cli_app.py").write_text(textwrap.dedent(APP))
+    return tmp_path
+
+
+@pytest.fixture
+def command(app_dir: Path, env: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command to its end."""
+
+    def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=app_dir,
+            env=env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+        )
+
+    return run
+
+
+@pytest.fixture
+def start(app_dir: Path, env: dict[str, str]) -> Iterator[Callable[..., Running]]:
+    """Start a command that goes on; ended with the test."""
+    started: list[Running] = []
+
+    def begin(*arguments: str) -> Running:
+        started.append(Running(arguments, app_dir, env))
+        return started[-1]
+
+    yield begin
+    for running in started:
+        running.process.kill()
+        running.wait()
+
+
+def is_open(url: str) -> bool:
+    """Somebody listens there."""
+    host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
+    try:
+        socket.create_connection((host, int(port))).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def write_config(directory: Path, **changes: Any) -> str:
+    """A config of one application, with its HTTP port chosen by the system."""
+    application = {"import_path": "cli_app:build", "args": {"text": "configured"}}
+    config = {"http_options": {"port": 0}, "applications": [application], **changes}
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    return "config.yaml"
+
+
+# --- run ---
+
+
+def test_run_serves_an_import_path_until_ctrl_c(start: Callable[..., Running]) -> None:
+    running = start("run", "cli_app:app", "--port", "0")
+    url = running.url()
+    assert httpx.get(url).text == "hello"
+    children = descendants(running.process.pid)
+    running.interrupt()
+    assert running.wait() == 0
+    assert "Traceback" not in running.output
+    assert not is_open(url)
+    assert not any(map(is_alive, children))
+
+
+def test_run_passes_arguments_to_the_builder(start: Callable[..., Running]) -> None:
+    running = start("run", "cli_app:build", "text=a=b", "end=!", "--port", "0", "--route-prefix", "/x")
+    assert running.url().endswith("/x")
+    assert httpx.get(running.url()).text == "a=b!"
+
+
+def test_run_serves_a_config(start: Callable[..., Running], app_dir: Path) -> None:
+    running = start("run", write_config(app_dir))
+    url = running.url()
+    assert httpx.get(url).text == "configured."
+    running.interrupt()
+    assert running.wait() == 0
+    assert not is_open(url)
+
+
+def test_ctrl_c_twice_ends_at_once_whatever_still_runs(start: Callable[..., Running]) -> None:
+    running = start("run", "cli_app:app", "--port", "0")
+    url = running.url()
+    children = descendants(running.process.pid)
+    client = threading.Thread(target=lambda: pytest.raises(httpx.HTTPError, httpx.get, f"{url}?hang=1", timeout=60))
+    client.start()
+    running.wait_for("hanging")
+    running.interrupt()
+    running.wait_for("Shutting down")
+    running.interrupt()
+    running.wait()
+    client.join(WAIT_S)
+    assert "Traceback" not in running.output
+    for _ in range(1000):
+        if not any(map(is_alive, children)):
+            break
+        threading.Event().wait(0.005)
+    assert not any(map(is_alive, children))
+    assert not is_open(url)
+
+
+def test_run_reloads_when_a_file_changes(start: Callable[..., Running], app_dir: Path) -> None:
+    running = start("run", "cli_app:app", "--port", "0", "--reload")
+    url = running.url()
+    file = app_dir / "cli_app.py"
+    file.write_text(file.read_text().replace("Says.bind(", "Says.bind('re' + "))
+    running.wait_for("serves at", 2)
+    assert httpx.get(url).text == "rehello"
+    file.write_text("this is no Python")
+    running.wait_for("SyntaxError")
+    assert httpx.get(url).text == "rehello"
+    file.write_text(textwrap.dedent(APP))
+    running.wait_for("serves at", 3)
+    assert httpx.get(url).text == "hello"
+
+
+def test_run_of_a_constructor_that_fails_ends_with_its_traceback(command: Any) -> None:
+    done = command("run", "cli_app:broken", "--port", "0")
+    assert done.returncode == 1
+    assert "ZeroDivisionError: no luck today" in done.stderr
+    assert 'cli_app.py", line' in done.stderr
+
+
+def test_run_with_a_port_that_is_taken_says_so(command: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = command("run", "cli_app:app", "--port", str(port))
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere:app"], "nowhere"),
+        (["cli_app:nothing"], "nothing"),
+        (["cli_app:not_an_app"], "42|int"),
+        (["a:b:c"], "more than one ':'"),
+        (["cli_app:app", "text=x"], "arg"),
+        (["cli_app:build", "text"], "KEY=VALUE"),
+        (["missing.yaml"], "missing.yaml"),
+    ],
+)
+def test_run_names_what_it_cannot_run(command: Any, arguments: list[str], message: str) -> None:
+    done = command("run", *arguments, "--port", "0")
+    assert done.returncode == 1
+    assert re.search(message, done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("applications: [", r"config.yaml is not YAML: line \d"),
+        ("- 1", "must hold a mapping"),
+        ("aplications: []", "aplications"),
+        ("applications: [{name: a}]", r"applications\[?\.?0\]?\.import_path"),
+        ("applications: [{import_path: 'a:b:c'}]", r"applications\[?\.?0\]?\.import_path"),
+        (
+            "applications: [{name: a, import_path: 'm:a', route_prefix: /a}, "
+            "{name: a, import_path: 'm:a', route_prefix: /b}]",
+            "applications.* same name: 'a'",
+        ),
+        (
+            "applications: [{name: a, import_path: 'm:a'}, {name: b, import_path: 'm:a'}]",
+            "applications.* same route_prefix: '/'",
+        ),
+        (
+            "applications: [{import_path: 'm:a', deployments: [{name: D, num_replicas: -1}]}]",
+            r"deployments\[?\.?0\]?\.num_replicas",
+        ),
+        ("{http_options: {port: many}, applications: []}", r"http_options\.port"),
+        ("applications: [{import_path: 'nowhere:app'}]", "nowhere"),
+    ],
+)
+def test_an_invalid_config_is_refused_with_the_path_of_its_key(
+    command: Any, app_dir: Path, text: str, message: str
+) -> None:
+    (app_dir / "config.yaml").write_text(text)
+    done = command("run", "config.yaml", "--port", "0")
+    assert done.returncode == 1
+    assert re.search(message, done.stderr), done.stderr
+
+
+# --- A cluster in the background ---
+
+
+@pytest.fixture(scope="module")
+def background(env: dict[str, str]) -> Iterator[str]:
+    """A cluster started with `slipknot start`; gives its URL."""
+    started = subprocess.run(
+        [*COMMAND, "start", "--http-port", "0"], env=env, capture_output=True, text=True, timeout=WAIT_S
+    )
+    assert started.returncode == 0, started.stderr
+    match = re.search(r"HTTP: (\S+),", started.stdout)
+    assert match is not None, started.stdout
+    yield f"http://{match.group(1)}"
+    ended = subprocess.run(
+        [*COMMAND, "shutdown", "-y"], env=env, capture_output=True, text=True, timeout=WAIT_S
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert not is_open(f"http://{match.group(1)}")
+
+
+def test_nothing_is_deployed_at_first(background: str, command: Any) -> None:
+    status = command("status")
+    assert (status.returncode, yaml.safe_load(status.stdout)["applications"]) == (0, {})
+    config = command("config")
+    assert (config.returncode, config.stdout.strip()) == (0, "No config has been deployed.")
+
+
+def test_deploy_status_config(background: str, command: Any, app_dir: Path) -> None:
+    deployed = command("deploy", write_config(app_dir))
+    assert deployed.returncode == 0, deployed.stderr
+    assert httpx.get(background).text == "configured."
+    status = yaml.safe_load(command("status").stdout)["applications"]["default"]
+    assert (status["status"], status["deployments"]["Says"]["status"]) == ("RUNNING", "HEALTHY")
+    assert yaml.safe_load(command("status", "-n", "default").stdout)["status"] == "RUNNING"
+    config = yaml.safe_load(command("config").stdout)
+    assert config["applications"][0]["import_path"] == "cli_app:build"
+    assert yaml.safe_load(command("config", "-n", "default").stdout)["args"] == {"text": "configured"}
+    assert command("status", "-n", "nobody").returncode == 1
+    assert command("config", "-n", "nobody").returncode == 1
+
+
+def test_deploy_of_an_import_path_adds_an_application(background: str, command: Any) -> None:
+    done = command("deploy", "cli_app:build", "text=added", "--name", "added", "--route-prefix", "/added")
+    assert done.returncode == 0, done.stderr
+    assert httpx.get(f"{background}/added").text == "added."
+
+
+def test_http_options_of_a_running_cluster_are_ignored_with_a_warning(
+    background: str, command: Any, app_dir: Path
+) -> None:
+    done = command("deploy", write_config(app_dir, http_options={"port": 12345}))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"http_options.*(ignored|stay|restart)", done.stderr), done.stderr
+    assert httpx.get(background).text == "configured."
+
+
+def test_a_deploy_that_fails_ends_with_status_1(background: str, command: Any) -> None:
+    done = command("deploy", "cli_app:broken", "--name", "broken", "--route-prefix", "/broken")
+    assert done.returncode == 1
+    assert "ZeroDivisionError: no luck today" in done.stderr
+
+
+def test_run_with_a_running_cluster_starts_one_of_its_own(
+    background: str, start: Callable[..., Running]
+) -> None:
+    running = start("run", "cli_app:app", "--port", "0")
+    url = running.url()
+    assert url != background
+    running.interrupt()
+    assert running.wait() == 0
+    assert is_open(background)
+
+
+def test_shutdown_asks_first(background: str, command: Any) -> None:
+    done = command("shutdown", stdin="n\n")
+    assert done.returncode == 1
+    assert is_open(background)
+
+
+# --- The rest ---
+
+
+def test_without_a_cluster_each_command_says_so(command: Any, tmp_path: Path, env: dict[str, str]) -> None:
+    env = {**env, "SLIPKNOT_RUNTIME_DIR": tempfile.mkdtemp(prefix="sk-", dir="/tmp")}
+    for arguments, status in ((["status"], 1), (["config"], 1), (["shutdown", "-y"], 0)):
+        done = subprocess.run(
+            [*COMMAND, *arguments], env=env, capture_output=True, text=True, timeout=WAIT_S
+        )
+        assert done.returncode == status
+        assert "no cluster runs here" in (done.stdout + done.stderr).lower()
+        assert "Traceback" not in done.stderr
+    shutil.rmtree(env["SLIPKNOT_RUNTIME_DIR"])
+
+
+def test_build_writes_a_config_that_runs(
+    command: Any, start: Callable[..., Running], app_dir: Path
+) -> None:
+    done = command("build", "cli_app:app", "-o", "built.yaml")
+    assert done.returncode == 0, done.stderr
+    config = yaml.safe_load((app_dir / "built.yaml").read_text())
+    assert [d["name"] for d in config["applications"][0]["deployments"]] == ["Says"]
+    running = start("run", "built.yaml", "--port", "0", "--host", "127.0.0.1")
+    assert httpx.get(running.url()).text == "hello"
+
+
+def test_build_of_several_gives_each_a_name_and_a_prefix(command: Any) -> None:
+    config = yaml.safe_load(command("build", "cli_app:app", "cli_app:broken").stdout)
+    assert [(a["name"], a["route_prefix"]) for a in config["applications"]] == [
+        ("app1", "/app1"),
+        ("app2", "/app2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["run", "start", "deploy", "status", "config", "build", "shutdown", "controller", "proxy", "node"],
+)
+def test_each_command_has_help(command: Any, name: str) -> None:
+    done = command(name, "--help")
+    assert done.returncode == 0
+    assert f"Usage: python -m slipknot {name}" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["run"], ["run", "cli_app:app", "--no-such-option"]])
+def test_a_wrong_command_line_ends_with_status_2(command: Any, arguments: list[str]) -> None:
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert "Usage" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("role", "options", "message"),
+    [
+        ("controller", "{}", "address"),
+        ("controller", '{"address": "0.0.0.0:0"}', "refusing to listen on '0.0.0.0:0'"),
+        ("controller", '{"address": "unix:/tmp/x", "color": 1}', "color"),
+        ("controller", "no json", "JSON"),
+        ("proxy", "{}", "controller_address"),
+        ("proxy", "no json", "JSON"),
+        ("node", "{}", "controller_address"),
+        ("node", '{"color": 1}', "color"),
+        ("node", "no json", "JSON"),
+    ],
+)
+def test_a_role_with_wrong_options_names_them(command: Any, role: str, options: str, message: str) -> None:
+    done = command(role, "--config-json", options)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_roles_put_together_by_hand_make_a_cluster(
+    start: Callable[..., Running], app_dir: Path, env: dict[str, str]
+) -> None:
+    directory = tempfile.mkdtemp(prefix="sk-", dir="/tmp")
+    address = f"unix:{directory}/controller.sock"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    start("controller", "--config-json", f'{{"address": "{address}"}}')
+    common = f'"controller_address": "{address}", "node_id": "here"'
+    start("node", "--config-json", f'{{{common}, "socket_dir": "{directory}"}}')
+    start("proxy", "--config-json", f'{{{common}, "host": "127.0.0.1", "port": {port}, "gateway_port": 0}}')
+    done = subprocess.run(
+        [*COMMAND, "deploy", "cli_app:app", "-a", address],
+        cwd=app_dir, env=env, capture_output=True, text=True, timeout=WAIT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as client:
+        assert client.get(f"http://127.0.0.1:{port}").text == "hello"
+    shutil.rmtree(directory)
