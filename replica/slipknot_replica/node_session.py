@@ -101,7 +101,8 @@ class NodeSession:
         stub = registry_pb2_grpc.RegistryServiceStub(channel)
         pause_s = FIRST_RECONNECT_S
         while True:
-            self._news = news = []  # what has exited meanwhile is missing in the hello
+            news: list[Request] = []
+            self._news = news  # what has exited meanwhile is missing in the hello
             call = stub.JoinNode(self._requests(news), metadata=token_metadata(self._token))
             try:
                 async for response in call:
