@@ -24,6 +24,8 @@ class ProxyConfig:
     """Inherited listening socket, used instead of `host` and `port`."""
     gateway_host: str = "127.0.0.1"
     """Address of the gRPC gateway; loopback."""
+    gateway_port_may_change: bool = False
+    """Take any free port for the gateway if `gateway_port` is taken."""
     gateway_port: int | None = 9000
     """0: any free one; None: no gateway."""
     proxy_id: str = ""

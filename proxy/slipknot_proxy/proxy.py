@@ -132,7 +132,7 @@ class Proxy:
         config = self.config
         if config.gateway_port is not None:
             self._gateway = new_server()
-            self.gateway_address = await bind(self._gateway, f"{config.gateway_host}:{config.gateway_port}")
+            self.gateway_address = await self._bind_gateway(self._gateway)
         dispatcher = self._dispatcher = Dispatcher(
             config.controller_address,
             watcher=f"proxy:{os.getpid()}",
@@ -152,6 +152,14 @@ class Proxy:
             add_gateway(self._gateway, dispatcher, self._app)
             await self._gateway.start()
         await dispatcher.start()
+
+    async def _bind_gateway(self, gateway: grpc.aio.Server) -> str:
+        try:
+            return await bind(gateway, f"{self.config.gateway_host}:{self.config.gateway_port}")
+        except OSError:
+            if not self.config.gateway_port_may_change:
+                raise
+            return await bind(gateway, f"{self.config.gateway_host}:0")
 
     async def _start_http(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()

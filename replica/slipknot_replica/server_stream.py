@@ -91,9 +91,12 @@ class ServerStream:
         """
         self._host.tasks.spawn(self._read(), "stream-read")
         try:
-            await self._ended
+            await asyncio.wait((self._ended,))
+            if self._ended.exception() is not None:
+                self._lose()  # at once: a write under way may take its time
             if self._writer is not None:
-                await self._writer
+                await self._writer  # a status in the middle of a write is lost, and the caller would hang
+            self._ended.result()
         finally:
             self._lose()
 

@@ -158,7 +158,8 @@ class LocalCluster:
             "controller_address": address,
             "listen_fd": self._socket.fileno(),
             "port": self._socket.getsockname()[1],
-            "gateway_port": _free_gateway_port() if port is None else port,
+            "gateway_port": DEFAULT_GATEWAY_PORT if port is None else port,
+            "gateway_port_may_change": port is None,
             "node_id": node_id,
         }
 
@@ -224,7 +225,7 @@ class Child:
         os.close(self._ready_fd)
         self._ready_fd = -1
         line = text.decode().strip()
-        if self._name == "proxy" and self._config.get("gateway_port") == 0:
+        if self._name == "proxy" and not line.endswith(" -"):
             self._config["gateway_port"] = int(line.rpartition(":")[2])  # the same one after a restart
         return line
 
@@ -369,17 +370,6 @@ def _listen(http: dict[str, Any]) -> socket.socket:
         ) from error
     listening.set_inheritable(True)
     return listening
-
-
-def _free_gateway_port() -> int:
-    """The default port if nobody has it, else any free one."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", DEFAULT_GATEWAY_PORT))
-        except OSError:
-            return 0
-    return DEFAULT_GATEWAY_PORT
 
 
 def _proxy_fields() -> tuple[str, ...]:

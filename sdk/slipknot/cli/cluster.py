@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from .run import apply_config, build_spec, is_config_file, parse_arguments
 
 START_OPTIONS = ("proxy_location", "http_options", "grpc_options", "logging_config")
 """Keys of a config that cannot be changed while a cluster runs."""
+
+END_TIMEOUT_S = 30.0
+"""For the processes of a cluster without applications to end."""
+END_POLL_S = 0.02
 
 NO_CLUSTER = (
     "no cluster runs here: start one with `slipknot start` or `slipknot run`, or name one with --address"
@@ -117,6 +122,7 @@ def shut_down(yes: bool, address: str | None) -> int:
     connection = _connect(address)
     connection.run(_control.shutdown_cluster(connection))
     _connection.disconnect()
+    _wait_until_ended(found)
     typer.echo("The cluster has ended.")
     return 0
 
@@ -140,6 +146,15 @@ def _find(address: str | None) -> str:
         return address or cluster_settings().address
     clusters: list[ClusterInfo] = find_clusters()
     return clusters[-1].controller_address if clusters else ""
+
+
+def _wait_until_ended(controller_address: str) -> None:
+    """Wait until the processes on this machine are gone and their ports are free."""
+    deadline_s = time.monotonic() + END_TIMEOUT_S
+    while any(cluster.controller_address == controller_address for cluster in find_clusters()):
+        if time.monotonic() > deadline_s:
+            raise RuntimeError("the applications are gone, but the cluster's processes have not ended")
+        time.sleep(END_POLL_S)
 
 
 def _connect(address: str | None) -> _connection.Connection:

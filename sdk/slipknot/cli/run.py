@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from slipknot_core.ids import short_id
 from slipknot_core.spec import ApplicationSpec, ImportSource
 
 from .. import _api, _connection, _control
@@ -19,6 +20,8 @@ from .progress import Progress
 logger = logging.getLogger("slipknot.serve")
 
 RELOAD_POLL_S = 0.5
+VERSION_VARIABLE = "SLIPKNOT_CODE_VERSION"
+"""Environment variable of replicas that makes equal applications different versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,8 @@ def build_spec(
     """Import the application here; its replicas import it again, nothing is pickled."""
     from .._graph import build_from_import_path
 
-    source = ImportSource(target, dict(arguments), working_dir=str(app_dir))
+    # The code may have changed since the last time, and nobody could tell: each time is a new version.
+    source = ImportSource(target, dict(arguments), str(app_dir), {VERSION_VARIABLE: short_id()})
     return build_from_import_path(source, name=name, route_prefix=route_prefix, overrides=[])
 
 
@@ -96,7 +100,7 @@ def apply_config(config_json: str) -> None:
 # --- inside -----------------------------------------------------------------------------------------
 
 
-def _bring_up(options: RunOptions) -> None:
+def _bring_up(options: RunOptions, *, is_reload: bool = False) -> None:
     if is_config_file(options.target):
         from ..serve.schema import load_config_file
 
@@ -106,7 +110,8 @@ def _bring_up(options: RunOptions) -> None:
             )
         config = load_config_file(options.target)
         _start(options, config.http_options.model_dump(exclude_unset=True))
-        apply_config(_with_app_dir(config.model_dump(mode="json", exclude_unset=True), options.app_dir))
+        values = config.model_dump(mode="json", exclude_unset=True)
+        apply_config(_with_app_dir(values, options.app_dir, is_new_code=is_reload))
         for application in config.applications:
             _say_where(application.name, application.route_prefix)
         return
@@ -121,9 +126,12 @@ def _bring_up(options: RunOptions) -> None:
     _deploy(spec)
 
 
-def _with_app_dir(config: dict[str, Any], app_dir: Path) -> str:
+def _with_app_dir(config: dict[str, Any], app_dir: Path, *, is_new_code: bool) -> str:
     for application in config["applications"]:
-        application.setdefault("runtime_env", {}).setdefault("working_dir", str(app_dir))
+        environment = application.setdefault("runtime_env", {})
+        environment.setdefault("working_dir", str(app_dir))
+        if is_new_code:
+            environment.setdefault("env_vars", {})[VERSION_VARIABLE] = short_id()
     return json.dumps(config)
 
 
@@ -162,7 +170,7 @@ def _reload(options: RunOptions) -> None:
         if file and Path(file).is_relative_to(options.app_dir) and "site-packages" not in file:
             del sys.modules[name]
     try:
-        _bring_up(options)
+        _bring_up(options, is_reload=True)
     except Exception as error:  # noqa: BLE001 - the edited module may raise anything; the next change is another chance
         typer.echo(f"Error: {type(error).__name__}: {error}\nThe version before it still serves.", err=True)
 
