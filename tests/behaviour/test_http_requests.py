@@ -6,12 +6,13 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import BackgroundTasks, FastAPI
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from slipknot import serve
-from tests.support.journal import Pen
+from tests.support.journal import Gate, Journal, Pen
 from tests.support.raw_http import RawClient
 
 from .conftest import RunningCluster, ServeApp
@@ -266,15 +267,41 @@ def test_kinds_of_handlers(serve_app: ServeApp, handler: Any, text: str) -> None
     assert (response.status_code, response.text) == (200, text)
 
 
-def test_background_task_runs_after_the_response(serve_app: ServeApp, journal: Any, make_gate: Any) -> None:
+background_api = FastAPI()
+
+
+@serve.deployment
+class PlainBackground:
+    """Leaves work behind, as Starlette has it."""
+
+    def __init__(self, pen: Pen, gate: Gate) -> None:
+        self._args = pen, gate
+
+    async def __call__(self, request: Request) -> Response:
+        return JSONResponse("answered", background=BackgroundTask(_background, *self._args))
+
+
+@serve.deployment
+@serve.ingress(background_api)
+class FastApiBackground:
+    """The same as FastAPI has it."""
+
+    def __init__(self, pen: Pen, gate: Gate) -> None:
+        self._args = pen, gate
+
+    @background_api.get("/")
+    def root(self, tasks: BackgroundTasks) -> str:
+        tasks.add_task(_background, *self._args)
+        return "answered"
+
+
+@pytest.mark.parametrize("kind", [PlainBackground, FastApiBackground])
+def test_background_task_runs_after_the_response(
+    serve_app: ServeApp, journal: Journal, make_gate: Any, kind: Any
+) -> None:
     """The client has its response while the task still waits; a new request is served meanwhile."""
-    gate, pen = make_gate(), journal.pen
-
-    @serve.deployment
-    async def handler(request: Request) -> Response:
-        return JSONResponse("answered", background=BackgroundTask(_background, pen, gate))
-
-    client = serve_app(handler.bind()).client
+    gate = make_gate()
+    client = serve_app(kind.bind(journal.pen, gate)).client
     assert client.get("/").json() == "answered"
     journal.wait_for("begun")
     assert client.get("/").json() == "answered"
@@ -284,7 +311,7 @@ def test_background_task_runs_after_the_response(serve_app: ServeApp, journal: A
     journal.wait_for("ended", 2)
 
 
-async def _background(pen: Pen, gate: Any) -> None:
+async def _background(pen: Pen, gate: Gate) -> None:
     pen.note("begun")
     await gate.passed()
     pen.note("ended")
