@@ -37,8 +37,8 @@ from .app import ProxyApp
 from .gateway_cycle import GatewayCycle
 
 SERVICE_NAME = "slipknot.v1.GatewayService"
-MAX_DETAILS_CHARS = 1024
-"""Of an error's text; gRPC bounds all trailing metadata of a call to some kilobytes."""
+MAX_DETAILS_BYTES = 600
+"""Of an error's text; gRPC bounds all trailing metadata of a call to 8 KiB, and writes non-ASCII threefold."""
 
 
 def add_gateway(server: grpc.aio.Server, dispatcher: Dispatcher, app: ProxyApp) -> None:
@@ -221,11 +221,16 @@ async def _refuse_failure(frame: replica_pb2.ReplyFrame, context: Any) -> None:
     info = ErrorInfo()
     info.CopyFrom(frame.failure.error)
     info.traceback, info.pickled_exception = "", b""
-    info.message = info.message[:MAX_DETAILS_CHARS]
+    info.message = _cut(info.message)
     kind = BY_REASON.get(info.reason, SlipknotServeException)
     name = f"{info.type_name.removeprefix('builtins.')}: " if info.type_name else ""
-    details = f"{name}{info.message}"[:MAX_DETAILS_CHARS]
-    await context.abort(kind.grpc_code, details, ((ERROR_KEY, info.SerializeToString()),))
+    await context.abort(
+        kind.grpc_code, _cut(f"{name}{info.message}"), ((ERROR_KEY, info.SerializeToString()),)
+    )
+
+
+def _cut(text: str) -> str:
+    return text.encode()[:MAX_DETAILS_BYTES].decode(errors="ignore")
 
 
 def _headers(flat: Any) -> list[gateway_pb2.HttpHeader]:

@@ -1,10 +1,11 @@
 """An HTTP-like request of a gateway client: the same way through the proxy, without a connection."""
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from slipknot_core.deadline import Deadline
 from slipknot_core.errors import ReplicaUnavailableError
@@ -15,6 +16,9 @@ from .http_cycle import EXTENSION, HttpCycle
 
 MAX_UNREAD_BYTES = 256 * 1024
 """How much of a response may wait for a slow client."""
+
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+_LINE_END = re.compile(rb"[\r\n\0]")
 
 Part = tuple[int, Sequence[bytes], bytes]
 """Status and flat headers (0 and nothing after the first part), and a piece of the body."""
@@ -119,8 +123,14 @@ class _Nowhere:
 
 
 def _scope(request: gateway_pb2.SendHttpRequestRequest) -> dict[str, Any]:
-    target = urlsplit(request.path or "/")
-    path = target.path if target.path.startswith("/") else f"/{target.path}"
+    path, _, query = request.path.partition("?")
+    path = path if path.startswith("/") else f"/{path}"
+    headers = [_header(header) for header in request.headers]
+    body_bytes = len(request.body or request.text.encode())
+    if body_bytes and not any(name == b"content-length" for name, _ in headers):
+        headers.append((b"content-length", b"%d" % body_bytes))
+    if not any(name == b"host" for name, _ in headers):
+        headers.append((b"host", b"gateway"))
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -129,10 +139,17 @@ def _scope(request: gateway_pb2.SendHttpRequestRequest) -> dict[str, Any]:
         "scheme": "http",
         "path": unquote(path),
         "raw_path": path.encode(),
-        "query_string": target.query.encode(),
+        "query_string": query.encode(),
         "root_path": "",
-        "headers": [(h.name.lower().encode("latin-1"), h.value.encode("latin-1")) for h in request.headers],
+        "headers": headers,
         "client": None,
         "server": None,
         "extensions": {},
     }
+
+
+def _header(header: gateway_pb2.HttpHeader) -> tuple[bytes, bytes]:
+    name, value = header.name.lower().encode("latin-1"), header.value.encode("latin-1")
+    if not _NAME.fullmatch(name) or _LINE_END.search(value):
+        raise ValueError(f"the header {header.name!r} is not valid")
+    return name, value

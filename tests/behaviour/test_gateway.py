@@ -43,8 +43,8 @@ class Model:
         for i in range(n):
             yield i
 
-    def fails(self) -> None:
-        raise ValueError("no such thing")
+    def fails(self, text: str = "no such thing") -> None:
+        raise ValueError(text)
 
     async def hang(self) -> None:
         assert self._pen is not None and self._gate is not None
@@ -71,6 +71,25 @@ def test_http_like_request(serve_app: ServeApp, stub: Any) -> None:
     headers = {h.name: h.value for h in response.headers}
     assert (response.status, response.text, headers["x-model"]) == (201, "POST /a?x=1 hé", "m")
     assert headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    "header", [("x a", "1"), ("x-a", "1\r\nx-b: 2"), ("x-a", "\N{SNOWMAN}")], ids=["name", "lines", "text"]
+)
+def test_bad_header(serve_app: ServeApp, stub: Any, header: tuple[str, str]) -> None:
+    serve_app(Model.bind())
+    headers = [gateway_pb2.HttpHeader(name=header[0], value=header[1])]
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.SendHttpRequest(gateway_pb2.SendHttpRequestRequest(headers=headers), timeout=WAIT_S)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_long_error_text_is_cut(serve_app: ServeApp, stub: Any) -> None:
+    serve_app(Model.bind())
+    with pytest.raises(grpc.RpcError) as caught:
+        call(stub, "fails", "\N{SNOWMAN}" * 10_000)
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert caught.value.details().startswith("ValueError: \N{SNOWMAN}")
 
 
 def test_unknown_path_is_404(serve_app: ServeApp, stub: Any) -> None:
