@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slipknot_core.errors import SlipknotServeException
+from slipknot_core.errors import ApplicationNotFoundError, SlipknotServeException
 
 from . import _connection, _control
 
@@ -219,10 +219,17 @@ def get_deployment_handle(
         raise SlipknotServeException(f"Application '{app}' does not exist.")
     if _check_exists and application is not None and deployment_name not in application.deployments:
         known = ", ".join(sorted(application.deployments))
-        raise SlipknotServeException(
+        raise _NoSuchDeploymentError(
             f"Deployment '{deployment_name}' in application '{app}' does not exist; its deployments: {known}."
         )
     return DeploymentHandle(deployment_name, app)
+
+
+class _NoSuchDeploymentError(ApplicationNotFoundError, KeyError):
+    """Also a KeyError, which applications written for Ray Serve catch."""
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def http_url() -> str:
