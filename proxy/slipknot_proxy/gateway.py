@@ -38,7 +38,7 @@ from .gateway_cycle import GatewayCycle
 
 SERVICE_NAME = "slipknot.v1.GatewayService"
 MAX_DETAILS_BYTES = 600
-"""Of an error's text; gRPC bounds all trailing metadata of a call to 8 KiB, and writes non-ASCII threefold."""
+"""Of an error's text; gRPC bounds trailing metadata to 8 KiB, and writes non-ASCII threefold."""
 
 
 def add_gateway(server: grpc.aio.Server, dispatcher: Dispatcher, app: ProxyApp) -> None:
