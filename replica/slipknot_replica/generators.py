@@ -11,7 +11,7 @@ import types
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from typing import Any
 
-from slipknot_core.request_context import cancellation_raised
+from slipknot_core.request_context import cancellation_raised, current
 
 RunInThread = Callable[..., Awaitable[Any]]
 """Calls a function with arguments in a thread; `ThreadPool.run` or its like."""
@@ -28,7 +28,9 @@ async def cancelling(items: AsyncIterator[Any]) -> AsyncGenerator[None, None]:
         await _cancel(items)
         raise
     except BaseException:
-        await _close(items)
+        request = current.get()
+        # A consumer may hear of the cancellation in its own way first, such as OSError out of `send`.
+        await (_cancel(items) if request is not None and request.is_cancelled else _close(items))
         raise
     else:
         if isinstance(items, AsyncGenerator):
