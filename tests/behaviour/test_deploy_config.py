@@ -22,7 +22,9 @@ IMPORT_PATH = "tests.behaviour.config_apps:says"
 
 def says(text: str = "hello", **options: Any) -> dict[str, Any]:
     """An application of a config; options that are not the application's are the deployment's."""
-    own: dict[str, Any] = {key: options.pop(key) for key in ("name", "route_prefix", "import_path") if key in options}
+    own: dict[str, Any] = {
+        key: options.pop(key) for key in ("name", "route_prefix", "import_path") if key in options
+    }
     deployments = [{"name": "Says", **options}] if options else []
     return {"import_path": IMPORT_PATH, "args": {"text": text}, "deployments": deployments, **own}
 

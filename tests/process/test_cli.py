@@ -1,5 +1,6 @@
 """The `slipknot` command as its users run it: in a process of its own."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -217,7 +218,12 @@ def test_ctrl_c_twice_ends_at_once_whatever_still_runs(start: Callable[..., Runn
     running = start("run", "cli_app:app", "--port", "0")
     url = running.url()
     children = descendants(running.process.pid)
-    client = threading.Thread(target=lambda: pytest.raises(httpx.HTTPError, httpx.get, f"{url}?hang=1", timeout=60))
+
+    def ask() -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.get(f"{url}?hang=1", timeout=60)
+
+    client = threading.Thread(target=ask)
     client.start()
     running.wait_for("hanging")
     running.interrupt()
@@ -404,18 +410,14 @@ def test_shutdown_asks_first(background: str, command: Any) -> None:
 def test_without_a_cluster_each_command_says_so(command: Any, tmp_path: Path, env: dict[str, str]) -> None:
     env = {**env, "SLIPKNOT_RUNTIME_DIR": tempfile.mkdtemp(prefix="sk-", dir="/tmp")}
     for arguments, status in ((["status"], 1), (["config"], 1), (["shutdown", "-y"], 0)):
-        done = subprocess.run(
-            [*COMMAND, *arguments], env=env, capture_output=True, text=True, timeout=WAIT_S
-        )
+        done = subprocess.run([*COMMAND, *arguments], env=env, capture_output=True, text=True, timeout=WAIT_S)
         assert done.returncode == status
         assert "no cluster runs here" in (done.stdout + done.stderr).lower()
         assert "Traceback" not in done.stderr
     shutil.rmtree(env["SLIPKNOT_RUNTIME_DIR"])
 
 
-def test_build_writes_a_config_that_runs(
-    command: Any, start: Callable[..., Running], app_dir: Path
-) -> None:
+def test_build_writes_a_config_that_runs(command: Any, start: Callable[..., Running], app_dir: Path) -> None:
     done = command("build", "cli_app:app", "-o", "built.yaml")
     assert done.returncode == 0, done.stderr
     config = yaml.safe_load((app_dir / "built.yaml").read_text())
@@ -442,7 +444,9 @@ def test_each_command_has_help(command: Any, name: str) -> None:
     assert f"Usage: python -m slipknot {name}" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["no-such-command"], ["run"], ["run", "cli_app:app", "--no-such-option"]])
+@pytest.mark.parametrize(
+    "arguments", [["no-such-command"], ["run"], ["run", "cli_app:app", "--no-such-option"]]
+)
 def test_a_wrong_command_line_ends_with_status_2(command: Any, arguments: list[str]) -> None:
     done = command(*arguments)
     assert done.returncode == 2
@@ -483,7 +487,11 @@ def test_roles_put_together_by_hand_make_a_cluster(
     start("proxy", "--config-json", f'{{{common}, "host": "127.0.0.1", "port": {port}, "gateway_port": 0}}')
     done = subprocess.run(
         [*COMMAND, "deploy", "cli_app:app", "-a", address],
-        cwd=app_dir, env=env, capture_output=True, text=True, timeout=WAIT_S,
+        cwd=app_dir,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
     )
     assert done.returncode == 0, done.stderr
     with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as client:

@@ -335,8 +335,8 @@ async def test_without_the_token_nothing_is_read(token: str) -> None:
                 call = channel.unary_unary(f"/slipknot.v1.{method}")(GARBAGE, metadata=metadata)
                 code, text = await refusal(call)
                 assert (code, "SLIPKNOT_CLUSTER_TOKEN" in text) == (grpc.StatusCode.UNAUTHENTICATED, True)
-            stub = discovery_pb2_grpc.DiscoveryServiceStub(channel)
-            code, _ = await refusal(stub.Watch(discovery_pb2.WatchRequest(), metadata=metadata))
+            watch = discovery_pb2_grpc.DiscoveryServiceStub(channel).Watch
+            code, _ = await refusal(watch(discovery_pb2.WatchRequest(), metadata=metadata))
             assert code is grpc.StatusCode.UNAUTHENTICATED
             stub = controller_pb2_grpc.ControllerServiceStub(channel)
             answer = await stub.GetStatus(

@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import httpx
@@ -14,7 +15,9 @@ PAUSE_AFTER_ERROR_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client got. `status` 0: no response, and `text` says why. Times are those of `time.monotonic`."""
+    """What a client got. `status` 0: no response, and `text` says why. Times are those of
+    `time.monotonic`.
+    """
 
     began_s: float
     ended_s: float
@@ -59,7 +62,7 @@ class Load:
     def longest_gap_s(self) -> float:
         """The longest time without a good answer."""
         times = [answer.ended_s for answer in self.answers if answer.status == 200]
-        return max((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=0.0)
+        return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
 
     def since(self, began_s: float) -> list[Answer]:
         """Answers to requests that began later."""
