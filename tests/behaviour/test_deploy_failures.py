@@ -220,7 +220,7 @@ def checked(journal: Journal, verdicts: Path, **options: Any) -> serve.Applicati
         async def __call__(self) -> str:
             return serve.get_replica_context().replica_id
 
-        async def check_health(self) -> None:
+        def check_health(self) -> None:
             import os
 
             own_id = serve.get_replica_context().replica_id

@@ -43,10 +43,12 @@ class RunOptions:
 def run_target(options: RunOptions) -> int:
     """Run it; returns the exit status."""
     sys.path.insert(0, str(options.app_dir))
+    # Before the code is read: a change while it starts is a change.
+    stamp = _newest_change(options.app_dir) if options.reload else 0.0
     try:
         _bring_up(options)
         if options.blocking:
-            _stay(options)
+            _stay(options, stamp)
     except KeyboardInterrupt:
         typer.echo("Shutting down.", err=True)
     except BaseException:
@@ -153,8 +155,7 @@ def _say_where(name: str, route_prefix: str | None) -> None:
     typer.echo(f"Application {name!r} serves {where}", err=True)
 
 
-def _stay(options: RunOptions) -> None:
-    stamp = _newest_change(options.app_dir) if options.reload else 0.0
+def _stay(options: RunOptions, stamp: float) -> None:
     while _api.is_cluster_alive():
         time.sleep(RELOAD_POLL_S)
         if options.reload and (newest := _newest_change(options.app_dir)) != stamp:
