@@ -1,0 +1,1 @@
+"""Measurements: speed as ratios in one run, and what is left behind."""
