@@ -24,7 +24,7 @@ class ReconcileQueue(Generic[Key]):
         self._queued: OrderedDict[Key, None] = OrderedDict()
         self._processing: set[Key] = set()
         self._dirty: set[Key] = set()
-        self._delayed: dict[Key, asyncio.TimerHandle] = {}
+        self._delayed: dict[Key, tuple[float, asyncio.Handle]] = {}
         self._failures: dict[Key, int] = {}
         self._available = asyncio.Event()
 
@@ -48,10 +48,11 @@ class ReconcileQueue(Generic[Key]):
         at_s = loop.time() + max(0.0, delay_s)
         before = self._delayed.get(key)
         if before is not None:
-            if before.when() <= at_s:
+            if before[0] <= at_s:
                 return
-            before.cancel()
-        self._delayed[key] = loop.call_at(at_s, self._due, key)
+            before[1].cancel()
+        # A handle of uvloop does not always tell its time.
+        self._delayed[key] = at_s, loop.call_at(at_s, self._due, key)
 
     def retry(self, key: Key) -> float:
         """Ask for attention after a pause that grows with each failure in a row; returns it."""
@@ -86,7 +87,7 @@ class ReconcileQueue(Generic[Key]):
 
     def close(self) -> None:
         """Cancel all appointments; calling it twice is fine."""
-        for timer in self._delayed.values():
+        for _, timer in self._delayed.values():
             timer.cancel()
         self._delayed.clear()
 
