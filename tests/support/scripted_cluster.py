@@ -205,7 +205,7 @@ class ScriptedController(discovery_pb2_grpc.DiscoveryServiceServicer):
 
     def __init__(self) -> None:
         self.requests: list[discovery_pb2.WatchRequest] = []
-        self._snapshot = discovery_pb2.Snapshot()
+        self._snapshot = discovery_pb2.Snapshot(epoch=1, version=1)
         self._changed = asyncio.Condition()
 
     async def publish(self, *applications: discovery_pb2.ApplicationRoute) -> int:
