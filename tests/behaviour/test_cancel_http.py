@@ -389,8 +389,11 @@ class _Kept(logging.Handler):
 def kept() -> Iterator[_Kept]:
     """What is logged in this process."""
     handler, logger = _Kept(), logging.getLogger("slipknot.serve")
+    level = logger.level
     logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     yield handler
+    logger.setLevel(level)
     logger.removeHandler(handler)
 
 
