@@ -88,6 +88,7 @@ class ServerExchange:
         self._accept_timer: asyncio.TimerHandle | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._outlive_timer: asyncio.TimerHandle | None = None
+        self._hang_up: OSError | None = None
         self.request = RequestContext(
             request_id=open_.request_id,
             route=open_.route,
@@ -161,6 +162,11 @@ class ServerExchange:
     def _on_cancelled(self) -> None:
         """Wake what waits for the caller."""
 
+    def _hung_up(self, text: str) -> OSError:
+        """What code gets that answers although its request was cancelled; raising it is no failure."""
+        self._hang_up = OSError(text)
+        return self._hang_up
+
     def _on_error(self, error: BaseException) -> None:
         """Answer what user code raised."""
         info = to_error_info(error, with_pickle=False)
@@ -212,6 +218,9 @@ class ServerExchange:
 
     def _failed(self, error: BaseException) -> None:
         if self.request.is_cancelled:
+            # Starlette raises an exception of its own instead of it.
+            if self._hang_up is not None and self._hang_up in (error, error.__context__):
+                return
             logger.info(
                 "cleanup_failed after the cancellation of request %s: %r", self.request.request_id, error
             )

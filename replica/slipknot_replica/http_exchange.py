@@ -82,7 +82,7 @@ class HttpExchange(ServerExchange):
             RuntimeError: The application broke the ASGI protocol.
         """
         if self.request.is_cancelled:
-            raise OSError("the request was cancelled")
+            raise self._hung_up("the request was cancelled")
         kind = message["type"]
         if kind == "http.response.start":
             self._begin_response(message)

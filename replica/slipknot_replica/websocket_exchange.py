@@ -82,7 +82,7 @@ class WebSocketExchange(ServerExchange):
         """
         kind = message["type"]
         if self.request.is_cancelled or (self._client_has_closed and kind == "websocket.send"):
-            raise OSError("the WebSocket client has gone")
+            raise self._hung_up("the WebSocket client has gone")
         if self._phase is Phase.CONNECTING and kind == "websocket.accept":
             self._accept(message)
         elif self._phase is Phase.CONNECTING and kind == "websocket.close":
