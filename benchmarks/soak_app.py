@@ -67,7 +67,7 @@ class Level:
         self._completed[number] = time.monotonic()
 
 
-@serve.deployment(max_ongoing_requests=24)
+@serve.deployment(max_ongoing_requests=6)
 class Leaf(Level):
     """Does the work; with few slots, so that requests queue."""
 

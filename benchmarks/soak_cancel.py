@@ -2,9 +2,9 @@
 
     scripts/soak-cancel --cancels 20000
 
-Kinds: HTTP, an upload that stops half-way, a stream, a WebSocket, a handle call, a deadline. Each runs three deployments deep
-on an embedded cluster; the last one has so few slots that many requests are cancelled while they queue. The exit status
-is 0 only if nothing was left behind.
+Kinds: HTTP, an upload that stops half-way, a stream, a WebSocket, a handle call, a deadline. Each runs three
+deployments deep on an embedded cluster; the last one has so few slots that many requests are cancelled while
+they queue. The exit status is 0 only if nothing was left behind.
 """
 
 import argparse
@@ -26,14 +26,16 @@ from slipknot import _connection, _control, serve
 
 from .soak_app import HOLD_S, build
 
-WORKERS = 64
+WORKERS = 16
+"""Few enough that the machine keeps up: what begins late because it is busy would look like a survivor."""
 MAX_LIFE_S = 0.15
 """A request is cancelled at a random time up to this age."""
 NOTICE_S = 0.5
 """What begins or completes this long after its client has gone counts as a survivor."""
 WARM_UP = 2000
 MAX_LEAK_BYTES = 600
-"""Growth of all processes together, for each request, that is taken for noise; the soak's own memory of when each
+"""Growth of all processes together, for each request, that is taken for noise; the soak's own memory of when
+each
 request began is most of it."""
 COMPLAINT = re.compile(r"never retrieved|never awaited|was destroyed|Traceback|task_failed|task_stuck")
 
@@ -142,7 +144,8 @@ class Soak:
             writer.transport.abort()
         else:
             writer.close()
-        # The next answer shows that the proxy has come so far: what piles up before it would be nobody's fault.
+        # The next answer shows that the proxy has come so far: what piles up before it would be nobody's
+        # fault.
         reader, writer = await asyncio.open_connection(self._host, self._port)
         writer.write(b"GET /-/healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         await reader.read()
@@ -179,7 +182,7 @@ async def _soak(count: int, seed: int) -> int:
     left["unheard"] = sum(level["unheard"] for level in levels.values())
     grown = {name: (rss_after[name] - size) / count for name, size in rss_before.items() if name in rss_after}
     print(
-        f"cancels                 {count} in {elapsed_s:.1f} s after {min(WARM_UP, count)} to warm up ({soak.kinds})"
+        f"cancels                 {count} in {elapsed_s:.1f} s, {min(WARM_UP, count)} to warm up ({soak.kinds})"
     )
     for name, level in levels.items():
         print(f"  {name:<8} began {len(level['begun'])}, cancelled {level['cancelled']}")

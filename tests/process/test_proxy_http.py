@@ -316,7 +316,8 @@ async def test_metadata_travels_in_open() -> None:
         client = await cluster.connect()
         for spelling in ("serve_multiplexed_model_id", "Serve-Multiplexed-Model-Id"):
             client.send(
-                f"GET / HTTP/1.1\r\nhost: x\r\n{spelling}: m1\r\nx-session-id: s1\r\ntraceparent: 00-ab\r\n\r\n".encode()
+                f"GET / HTTP/1.1\r\nhost: x\r\n{spelling}: m1\r\n".encode()
+                + b"x-session-id: s1\r\ntraceparent: 00-ab\r\n\r\n"
             )
             exchange = await cluster.replica.next_exchange()
             assert exchange.open.multiplexed_model_id == "m1"

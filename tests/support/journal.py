@@ -94,7 +94,7 @@ class Gate:
 
     async def passed(self) -> None:
         """Wait at the gate."""
-        while not self._is_open():  # noqa: ASYNC110 - the event is in another process
+        while not self._is_open():
             await asyncio.sleep(POLL_S)
 
     def wait(self) -> None:
