@@ -37,7 +37,7 @@ class Console:
     """A command and what it writes; both streams in one, as on a terminal."""
 
     def __init__(self, arguments: Sequence[str], cwd: Path, env: dict[str, str]) -> None:
-        self._file = tempfile.NamedTemporaryFile()
+        self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115 - `close` closes it
         self.process = subprocess.Popen(
             [sys.executable, "-u", *arguments],
             cwd=cwd,
@@ -60,7 +60,7 @@ class Console:
         return match.group(match.lastindex or 0)
 
     def end(self) -> None:
-        """Wait for its end, then close what holds the output."""
+        """Wait for its end."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(WAIT_S)
 
