@@ -182,7 +182,7 @@ async def _soak(count: int, seed: int) -> int:
     left["unheard"] = sum(level["unheard"] for level in levels.values())
     grown = {name: (rss_after[name] - size) / count for name, size in rss_before.items() if name in rss_after}
     print(
-        f"cancels                 {count} in {elapsed_s:.1f} s, {min(WARM_UP, count)} to warm up ({soak.kinds})"
+        f"cancels                {count} in {elapsed_s:.1f} s, {min(WARM_UP, count)} to warm up; {soak.kinds}"
     )
     for name, level in levels.items():
         print(f"  {name:<8} began {len(level['begun'])}, cancelled {level['cancelled']}")
