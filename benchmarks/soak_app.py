@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -42,7 +43,7 @@ class Level:
             "begun": self._begun,
             "completed": self._completed,
             "cancelled": self._cancelled,
-            "tasks": len(asyncio.all_tasks()),
+            "tasks": Counter(task.get_coro().__qualname__ for task in asyncio.all_tasks()),
             "unheard": _Unheard.count,
         }
 

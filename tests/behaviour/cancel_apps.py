@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
+import pytest
 from starlette.requests import Request
 
 from slipknot import serve
+from slipknot.serve.exceptions import RayServeException, RequestCancelledError
 from slipknot.serve.handle import DeploymentHandle
 from tests.support.journal import Gate, Journal, Pen
 from tests.support.raw_http import RawClient
@@ -195,3 +197,12 @@ async def is_over(*deployments: str) -> None:
         handle = serve.get_deployment_handle(name, "default")
         ask = functools.partial(handle.now.remote().result, timeout_s=10)
         assert await asyncio.to_thread(ask) == "now"
+
+
+def assert_cancelled(response: Any) -> None:
+    """It says so, as often as it is asked."""
+    assert response.cancelled()
+    for _ in range(3):
+        with pytest.raises(RequestCancelledError, match=f"^Request {response.request_id} was cancelled.$"):
+            response.result(timeout_s=10)
+    assert issubclass(RequestCancelledError, RayServeException)
