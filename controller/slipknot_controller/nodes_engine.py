@@ -162,7 +162,7 @@ class NodesEngine:
         if self._sessions.get(node_id) is not session:
             return
         del self._sessions[node_id]
-        logger.warning("Node %s left.", node_id)
+        logger.info("Node %s left.", node_id)
         loop = asyncio.get_running_loop()
         self._absences[node_id] = loop.call_later(NODE_RETURN_S, self._give_up_node, node_id)
         self._room_changed()
@@ -197,7 +197,10 @@ class NodesEngine:
 
     def _give_up_node(self, node_id: str) -> None:
         self._absences.pop(node_id, None)
-        for replica_id in [r for r, where in self._processes.items() if where == node_id]:
+        lost = [r for r, where in self._processes.items() if where == node_id]
+        if lost:
+            logger.warning("Node %s did not come back; %d replicas are lost with it.", node_id, len(lost))
+        for replica_id in lost:
             self._unknown(replica_id)
         self._room_changed()
 

@@ -105,11 +105,13 @@ class Proxy:
 
     async def stop(self) -> None:
         """Drain, then end everything; twice and before `start` is fine."""
+        draining = []
         if self._state is not None and self._app is not None and self._server is not None:
-            await self._drain(self._state, self._app, self._server)
-        self._server = None
+            draining.append(self._drain(self._state, self._app, self._server))
         if self._gateway is not None:
-            await self._gateway.stop(0)
+            draining.append(self._gateway.stop(self.config.drain_timeout_s))
+        self._server = None
+        await asyncio.gather(*draining)
         if self._app is not None:
             await self._app.stop()
         if self._dispatcher is not None:

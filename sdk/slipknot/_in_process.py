@@ -62,7 +62,8 @@ class Roles:
 
     async def stop(self) -> None:
         """Drain and end everything; twice is fine."""
-        for role in (self._proxy, self._node, self._dispatcher, self._controller):
+        # The controller before the node: it would want the replicas back.
+        for role in (self._proxy, self._controller, self._node, self._dispatcher):
             if role is not None:
                 await role.stop()
 

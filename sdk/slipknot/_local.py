@@ -266,7 +266,7 @@ class Child:
             stderr=subprocess.PIPE,
             # Ctrl-C in the console is for the parent, which then ends its children in order.
             start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={"GRPC_VERBOSITY": "NONE", **os.environ, "PYTHONUNBUFFERED": "1"},
         )
         os.close(ready_write)
         lifeline.handed_over()
