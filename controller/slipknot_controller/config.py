@@ -1,8 +1,10 @@
-"""Options of one controller. A frozen value; no environment is read here."""
+"""Options of one controller."""
 
 import json
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+from slipknot_core.settings import cluster_settings
 
 STORE_KINDS = ("memory", "sqlite")
 
@@ -35,7 +37,7 @@ class ControllerConfig:
     """Where to listen: "unix:/path", or "host:port" on loopback; port 0 picks one."""
     store: StoreConfig = field(default_factory=StoreConfig)
     token: str = ""
-    """The cluster's shared secret; empty for private Unix sockets."""
+    """The cluster's shared secret, by default `SLIPKNOT_CLUSTER_TOKEN`; may be empty on Unix sockets."""
     embedded: bool = False
     """End this process when the cluster is shut down."""
     lifeline_fd: int | None = None
@@ -61,4 +63,5 @@ class ControllerConfig:
         if not values.get("address"):
             raise ValueError("address is missing; give 'unix:/path' or '127.0.0.1:port'")
         store = StoreConfig(**values.pop("store", {}))
+        values.setdefault("token", cluster_settings().token)
         return cls(**values, store=store)

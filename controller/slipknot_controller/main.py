@@ -14,7 +14,12 @@ import grpc.aio
 
 from slipknot_core.lifeline import follow
 from slipknot_core.logs import LoggingSettings, component_var, configure_logging
-from slipknot_core.rpc.server import add_health_and_reflection, bind, new_server
+from slipknot_core.rpc.server import (
+    add_health_and_reflection,
+    bind,
+    check_credentials,
+    new_server,
+)
 from slipknot_proto.v1 import controller_pb2_grpc, discovery_pb2_grpc, registry_pb2_grpc
 
 from .config import ControllerConfig, StoreConfig
@@ -55,10 +60,11 @@ class Controller:
 
         Raises:
             OSError: The address is taken or not ours, or the store cannot be opened.
-            ValueError: The address is not private.
+            ValueError: The address is not private, or needs a token.
         """
         server = self._server = new_server(self.config.token)
         self.address = await bind(server, self.config.address)
+        check_credentials(self.address, self.config.token)
         self._store = await _open_store(self.config.store)
         self.coordinator = Coordinator(self._store, self.address)
         await self.coordinator.start()

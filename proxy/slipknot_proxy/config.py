@@ -1,9 +1,11 @@
-"""Options of one proxy. A frozen value; no environment is read here."""
+"""Options of one proxy. A frozen value."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
+
+from slipknot_core.settings import cluster_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,4 +121,5 @@ class ProxyConfig:
             raise ValueError(
                 "controller_address is missing; give the controller's 'host:port' or 'unix:/path'"
             )
+        values.setdefault("token", cluster_settings().token)
         return cls(**values)

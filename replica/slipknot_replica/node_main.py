@@ -46,6 +46,7 @@ class NodeConfig:
             values: dict[str, Any] = dict(json.loads(text))
         except (TypeError, ValueError):
             raise ValueError(f"the options are no JSON object: {text!r}") from None
+        values.setdefault("token", cluster_settings().token)
         try:
             return cls(**values)
         except TypeError as error:

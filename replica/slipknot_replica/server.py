@@ -16,7 +16,12 @@ import grpc.aio
 
 from slipknot_core.errors import ProtocolError
 from slipknot_core.ids import DeploymentId
-from slipknot_core.rpc.server import add_health_and_reflection, bind, new_server
+from slipknot_core.rpc.server import (
+    add_health_and_reflection,
+    bind,
+    check_credentials,
+    new_server,
+)
 from slipknot_core.spec import ReplicaLaunch
 from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import replica_pb2, replica_pb2_grpc
@@ -105,7 +110,9 @@ class ReplicaServer:
         self._server = new_server(self._token)
         replica_pb2_grpc.add_ReplicaServiceServicer_to_server(_Servicer(self), self._server)
         add_health_and_reflection(self._server, [SERVICE])
-        self.address = await bind(self._server, self._wanted_address())
+        address = self._wanted_address()
+        check_credentials(address, self._token)
+        self.address = await bind(self._server, address)
         await self._server.start()
         return self.address
 

@@ -356,6 +356,13 @@ async def test_an_internal_port_beyond_loopback_is_refused(address: str) -> None
         await controller.stop()
 
 
+async def test_tcp_without_a_token_is_refused() -> None:
+    controller = Controller(ControllerConfig(address="127.0.0.1:0"))
+    with pytest.raises(ValueError, match="SLIPKNOT_CLUSTER_TOKEN"):
+        await controller.start()
+    await controller.stop()
+
+
 async def test_an_internal_address_that_is_taken_is_named() -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         address = f"unix:{Path(directory) / 'c.sock'}"

@@ -91,6 +91,19 @@ def _check_socket_is_free(address: str) -> None:
     raise OSError(errno.EADDRINUSE, f"cannot listen on {address}: another process does")
 
 
+def check_credentials(address: str, token: str) -> None:
+    """Refuse a TCP address without a token: every user of the machine could connect to it, and be believed.
+
+    Raises:
+        ValueError: Names the address and what to do.
+    """
+    if not address.startswith("unix:") and not token:
+        raise ValueError(
+            f"refusing to listen on {address!r} without credentials: set SLIPKNOT_CLUSTER_TOKEN to a secret "
+            "that all members of the cluster have, or use a Unix socket (unix:/path)"
+        )
+
+
 def add_health_and_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
     """Add grpc.health.v1 and server reflection (v1alpha and v1), so that grpcurl works."""
     from grpc_health.v1 import health, health_pb2, health_pb2_grpc
