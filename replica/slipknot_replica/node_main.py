@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slipknot_core.lifeline import Lifeline, follow
+from slipknot_core.settings import cluster_settings
 
 STOP_GRACE_S = 20.0
 """For replicas to drain when the agent is told to end."""
