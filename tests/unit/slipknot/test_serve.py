@@ -49,6 +49,7 @@ EXPORTED = [
     "exceptions",
     "handle",
     "http_adapters",
+    "http_url",
     "schema",
 ]
 
