@@ -111,22 +111,33 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
+        left = memoryview(data)
+        while left:
+            left = self._feed(left)
+
+    def _feed(self, data: memoryview) -> memoryview:
+        """Give bytes to the parser; returns those that it has not taken."""
+        nothing = data[len(data) :]
         if self._is_lingering or self._refusal is not None or self.parser is None:
             self._discard(len(data))
-            return
+            return nothing
         head = self._named
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            if self._should_upgrade():
-                self.handle_websocket_upgrade()
-            return
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self._should_upgrade():
+                return self._ignore_upgrade(data[upgrade.args[0] :])
+            self.handle_websocket_upgrade()
         except httptools.HttpParserError:
             self._refuse()
-            return
+        else:
+            self._after_feeding(head, len(data))
+        return nothing
+
+    def _after_feeding(self, head: dict[bytes, bytes], size: int) -> None:
         if self._in_head and self._named is head:
             # The same head as before. A header that goes on and on is reported by the parser only at its end.
-            self._fed_bytes += len(data)
+            self._fed_bytes += size
             if self._fed_bytes > self._config.max_header_bytes:
                 self._refusal = HEAD_TOO_LARGE
                 self._refuse()
@@ -170,8 +181,8 @@ class HttpProtocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         scope = self._scope(version)
         self.scope = cast(Any, scope)
-        if self.parser.should_upgrade() and self._should_upgrade():
-            return
+        if self.parser.should_upgrade() and scope["method"] != "CONNECT":
+            return  # a WebSocket, or a request that `_ignore_upgrade` begins anew
         max_body_bytes = self._config.max_body_bytes
         if max_body_bytes is not None and int(self._named.get(b"content-length", b"0")) > max_body_bytes:
             self._refuse_from_parser(BODY_TOO_LARGE)
@@ -179,7 +190,7 @@ class HttpProtocol(HttpToolsProtocol):
             self,
             scope,
             self._named,
-            # After an upgrade that we do not know the parser takes no second request.
+            # After CONNECT the parser takes no second request.
             keep_alive=version == "1.1"
             and self.parser.should_keep_alive()
             and not self.parser.should_upgrade(),
@@ -232,6 +243,17 @@ class HttpProtocol(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
         super().handle_websocket_upgrade()
+
+    def _ignore_upgrade(self, rest: memoryview) -> memoryview:
+        """Take a request as if it had not offered another protocol: the parser would lose its body."""
+        scope = self.scope
+        if scope["method"] == "CONNECT":
+            return rest[len(rest) :]
+        lines = [b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        start = f"{scope['method']} ".encode() + self.url + f" HTTP/{scope['http_version']}\r\n".encode()
+        self.parser = httptools.HttpRequestParser(self)
+        self._feed(memoryview(b"".join((start, *lines, b"\r\n"))))
+        return rest
 
     # --- for cycles (the `Connection` protocol) -----------------------------------------------------------
 

@@ -81,6 +81,36 @@ async def test_malformed(url: str, data: bytes) -> None:
     await _still_serves(url)
 
 
+@pytest.mark.parametrize("body", [b"", b"1234"])
+async def test_upgrade_that_we_do_not_know(url: str, body: bytes) -> None:
+    """The offer of another protocol is ignored, the request is served."""
+    head = (
+        b"POST /up HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: h2c\r\ncontent-length: %d\r\n\r\n"
+    )
+    response, _ = await _exchange(url, head % len(body) + body)
+    assert response.status == 200
+    assert httpx.Response(200, content=response.body).json()["size"] == len(body)
+    await _still_serves(url)
+
+
+async def test_upgrades_that_we_do_not_know_in_a_row(url: str) -> None:
+    """Each is served, in order, and the body of none is taken for a request."""
+    client = await RawClient.connect(url.removeprefix("http://"))
+    head = b"POST /%d HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: h2c\r\ncontent-length: 4\r\n\r\n"
+    client.send(b"".join(head % number + b"1234" for number in range(10)))
+    for number in range(10):
+        body = httpx.Response(200, content=(await client.read()).body).json()
+        assert (body["path"], body["size"]) == (f"/{number}", 4)
+    client.close()
+
+
+async def test_connect(url: str) -> None:
+    """We are no tunnel: CONNECT is refused, and what follows it is not taken for anything."""
+    data = b"CONNECT example.com:443 HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\n\r\n"
+    response, closed = await _exchange(url, data)
+    assert (response.status, closed) == (400, True)
+
+
 async def test_garbage_behind_a_good_request(url: str) -> None:
     """The good one is answered first."""
     client = await RawClient.connect(url.removeprefix("http://"))
