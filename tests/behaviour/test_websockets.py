@@ -1,0 +1,452 @@
+"""WebSockets: from the handshake to the last close, with a real client."""
+
+import json
+import logging
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from socket import SO_LINGER, SOL_SOCKET
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI, Header, WebSocket
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.websockets import WebSocketDisconnect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from slipknot import serve
+from slipknot.serve.handle import DeploymentHandle
+from slipknot.testing import Cluster
+from tests.support.journal import Gate, Journal, Pen
+
+from .conftest import RunningCluster, ServeApp
+
+WAIT_S = 10.0
+PREFIX = "/sockets/v1"
+
+api = FastAPI()
+
+
+def shouted(word: str = "nothing") -> str:
+    """A dependency with a query parameter."""
+    return word.upper()
+
+
+@serve.deployment
+class Doubler:
+    """What the sockets ask."""
+
+    async def __call__(self, text: str) -> str:
+        return text * 2
+
+
+@serve.deployment(max_ongoing_requests=20)
+@serve.ingress(api)
+class Sockets:
+    """Every way to treat a WebSocket, beside ordinary routes."""
+
+    def __init__(self, pen: Pen, gate: Gate, doubler: DeploymentHandle) -> None:
+        self.pen = pen
+        self.gate = gate
+        self.doubler = doubler
+
+    @api.websocket("/echo/{name}")
+    async def echo(self, websocket: WebSocket, name: str) -> None:
+        await websocket.accept()
+        while (message := await websocket.receive())["type"] == "websocket.receive":
+            if message.get("text") is not None:
+                await websocket.send_text(message["text"])
+            else:
+                await websocket.send_bytes(message["bytes"])
+        if name != "quiet":  # a journal that nobody reads is full soon
+            self.pen.note(f"{name} left {message['code']} {message['reason']!r}")
+
+    @api.websocket("/reader/{name}")
+    async def reader(self, websocket: WebSocket, name: str) -> None:
+        await websocket.accept()
+        try:
+            await websocket.receive_text()
+        except WebSocketDisconnect as error:
+            self.pen.note(f"{name} disconnected {error.code} {error.reason!r}")
+            raise
+
+    @api.websocket("/close/{code}")
+    async def close(self, websocket: WebSocket, code: int, reason: str = "") -> None:
+        await websocket.accept()
+        await websocket.close(code, reason)
+
+    @api.websocket("/crash")
+    async def crash(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text("before")
+        raise ZeroDivisionError("a secret of the server")
+
+    @api.websocket("/return")
+    async def return_(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text("last words")
+
+    @api.websocket("/refuse")
+    async def refuse(self, websocket: WebSocket) -> None:
+        await websocket.close(4001, "not today")
+
+    @api.websocket("/deny")
+    async def deny(self, websocket: WebSocket) -> None:
+        response = PlainTextResponse("pay first", 402, {"x-price": "3"})
+        await websocket.send_denial_response(response)
+
+    @api.websocket("/crash-early")
+    async def crash_early(self, websocket: WebSocket) -> None:
+        raise ZeroDivisionError("a secret of the server")
+
+    @api.websocket("/forget")
+    async def forget(self, websocket: WebSocket) -> None:
+        """Neither accepts nor refuses."""
+
+    @api.websocket("/number/{number}")
+    async def number(self, websocket: WebSocket, number: int) -> None:
+        await websocket.accept()
+        await websocket.send_json(number)
+
+    @api.websocket("/agree")
+    async def agree(self, websocket: WebSocket) -> None:
+        offered = websocket.scope["subprotocols"]
+        chosen = offered[-1] if offered else None
+        await websocket.accept(chosen, headers=[(b"x-mine", b"1"), (b"x-mine", b"2")])
+        await websocket.close()
+
+    @api.websocket("/describe/{item}")
+    async def describe(
+        self,
+        websocket: WebSocket,
+        item: str,
+        limit: int = 3,
+        word: str = Depends(shouted),
+        x_mine: str = Header(),
+    ) -> None:
+        await websocket.accept()
+        scope = websocket.scope
+        await websocket.send_json(
+            {
+                "item": item,
+                "limit": limit,
+                "word": word,
+                "x_mine": x_mine,
+                "path": scope["path"],
+                "root_path": scope["root_path"],
+                "scheme": scope["scheme"],
+                "cookie": websocket.cookies.get("tasty"),
+                "url": str(websocket.url_for("close", code=3)),
+            }
+        )
+
+    @api.websocket("/busy/{name}")
+    async def busy(self, websocket: WebSocket, name: str) -> None:
+        await websocket.accept()
+        self.pen.note(f"{name} began")
+        await self.gate.passed()
+        self.pen.note(f"{name} ended {(await websocket.receive())['code']}")
+
+    @api.websocket("/talk/{name}")
+    async def talk(self, websocket: WebSocket, name: str) -> None:
+        await websocket.accept()
+        try:
+            while True:
+                await websocket.send_text("x" * 10_000)
+        except WebSocketDisconnect as error:
+            self.pen.note(f"{name} stopped {error.code}")
+
+    @api.websocket("/numbers")
+    async def numbers(self, websocket: WebSocket, count: int, size: int) -> None:
+        await websocket.accept()
+        for number in range(count):
+            await websocket.send_bytes(number.to_bytes(4, "big") * (size // 4))
+
+    @api.websocket("/double")
+    async def double(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        while True:
+            await websocket.send_text(await self.doubler.remote(await websocket.receive_text()))
+
+    @api.get("/unary")
+    async def unary(self) -> str:
+        return "one"
+
+    @api.get("/stream")
+    async def stream(self) -> StreamingResponse:
+        return StreamingResponse(iter(["a", "b"]))
+
+
+@serve.deployment
+def plain(request: Request) -> str:
+    """Knows nothing of WebSockets."""
+    return request.method
+
+
+@dataclass
+class Running:
+    """The sockets, where they run."""
+
+    cluster: RunningCluster
+    journal: Journal
+    gate: Gate
+
+    def connect(self, path: str, **options: Any) -> ClientConnection:
+        return connect(f"{self.cluster.websocket_url}{PREFIX}{path}", open_timeout=WAIT_S, **options)
+
+
+@pytest.fixture(scope="module")
+def sockets(cluster: RunningCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Deployed once for all tests of a mode."""
+    directory = tmp_path_factory.mktemp("ws")
+    gate = Gate(directory / "gate")
+    with Journal(directory) as journal:
+        app = Sockets.bind(journal.pen, gate, Doubler.bind())
+        serve.run(app, name="sockets", route_prefix=PREFIX)
+        yield Running(cluster, journal, gate)
+        gate.open()
+        serve.delete("sockets")
+
+
+def end_of(websocket: ClientConnection) -> tuple[int, str]:
+    """Wait for the close of the server."""
+    with pytest.raises(ConnectionClosed) as caught:
+        websocket.recv(WAIT_S)
+    assert caught.value.rcvd is not None, "the connection ended without a close frame"
+    return caught.value.rcvd.code, caught.value.rcvd.reason
+
+
+def refusal(sockets: Running, path: str, **options: Any) -> Any:
+    """The HTTP response to a handshake that fails."""
+    with pytest.raises(InvalidStatus) as caught:
+        sockets.connect(path, **options)
+    return caught.value.response
+
+
+# --- messages ---
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["Eureka!", "", "äöü €𝄞 \x00", b"\x00\xff", b"", "x" * 3_000_000, b"x" * 3_000_000],
+    ids=["text", "empty text", "unicode", "bytes", "empty bytes", "long text", "many bytes"],
+)
+def test_echo(sockets: Running, message: str | bytes) -> None:
+    with sockets.connect("/echo/quiet", max_size=None) as websocket:
+        for _ in range(2):
+            websocket.send(message)
+            assert websocket.recv(WAIT_S) == message
+
+
+def test_fragments_become_one_message(sockets: Running) -> None:
+    with sockets.connect("/echo/quiet") as websocket:
+        websocket.send(["Eu", "re", "ka!"])
+        assert websocket.recv(WAIT_S) == "Eureka!"
+
+
+def test_ping(sockets: Running) -> None:
+    with sockets.connect("/echo/quiet") as websocket:
+        assert websocket.ping().wait(WAIT_S)
+
+
+def test_more_messages_than_the_credit(sockets: Running) -> None:
+    """All arrive, in order, also if the client reads nothing for as long as they are sent."""
+    count, size = 64, 100_000
+    with sockets.connect(f"/numbers?count={count}&size={size}", max_size=None) as websocket:
+        received = [websocket.recv(WAIT_S) for _ in range(count)]
+        assert [(len(m), m[:4], m[-4:]) for m in received] == [
+            (size, n.to_bytes(4, "big"), n.to_bytes(4, "big")) for n in range(count)
+        ]
+        assert end_of(websocket) == (1000, "")
+    with sockets.connect("/echo/quiet", max_size=None) as websocket:
+        sent = [bytes([number]) * size for number in range(30)]
+        for message in sent:
+            websocket.send(message)
+        assert [websocket.recv(WAIT_S) for _ in sent] == sent
+
+
+def test_sockets_side_by_side(sockets: Running) -> None:
+    with sockets.connect("/echo/quiet") as one, sockets.connect("/echo/quiet") as two:
+        one.send("to one")
+        two.send("to two")
+        assert (two.recv(WAIT_S), one.recv(WAIT_S)) == ("to two", "to one")
+
+
+def test_handle_calls_from_a_handler(sockets: Running) -> None:
+    with sockets.connect("/double") as websocket:
+        for text in ("a", "b"):
+            websocket.send(text)
+            assert websocket.recv(WAIT_S) == text * 2
+
+
+def test_beside_other_routes(sockets: Running) -> None:
+    base = sockets.cluster.url + PREFIX
+    with sockets.connect("/echo/quiet") as websocket:
+        assert httpx.get(base + "/unary").json() == "one"
+        assert httpx.get(base + "/stream").text == "ab"
+        websocket.send("still here")
+        assert websocket.recv(WAIT_S) == "still here"
+
+
+# --- the client leaves ---
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "bye"), (4002, "wäre gern noch da")])
+def test_client_closes(sockets: Running, code: int, reason: str) -> None:
+    """The handler gets the client's code and reason."""
+    name = f"closer{code}"
+    for path, verb in (("echo", "left"), ("reader", "disconnected")):
+        with sockets.connect(f"/{path}/{name}") as websocket:
+            websocket.close(code, reason)
+        sockets.journal.wait_for(f"{name} {verb} {code} {reason!r}")
+
+
+@pytest.mark.parametrize("is_reset", [False, True], ids=["FIN", "RST"])
+def test_connection_drops(sockets: Running, is_reset: bool) -> None:
+    """Without a close frame there is no code: 1005."""
+    name = f"dropped{is_reset}"
+    with sockets.connect(f"/echo/{name}") as websocket:
+        if is_reset:
+            websocket.socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        websocket.close_socket()
+    sockets.journal.wait_for(f"{name} left 1005 ''")
+
+
+def test_a_handler_that_does_not_read_goes_on(sockets: Running) -> None:
+    """The disconnect is no cancellation; `receive` tells it afterwards."""
+    with sockets.connect("/busy/steady") as websocket:
+        sockets.journal.wait_for("steady began")
+        websocket.close(1001)
+    assert "steady ended 1001" not in sockets.journal.notes
+    sockets.gate.open()
+    sockets.journal.wait_for("steady ended 1001")
+
+
+def test_a_handler_that_only_sends_hears_of_it(sockets: Running) -> None:
+    with sockets.connect("/talk/talker") as websocket:
+        assert websocket.recv(WAIT_S) == "x" * 10_000
+        websocket.close_socket()
+    sockets.journal.wait_until(
+        lambda notes: any(note.startswith("talker stopped ") for note in notes), "talker stopped"
+    )
+
+
+# --- the server closes ---
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(1000, ""), (1001, ""), (1011, "broken"), (4002, "why"), (3000, "w" * 123)]
+)
+def test_server_closes(sockets: Running, code: int, reason: str) -> None:
+    with sockets.connect(f"/close/{code}?reason={reason}") as websocket:
+        assert end_of(websocket) == (code, reason)
+
+
+def test_handler_returns(sockets: Running) -> None:
+    with sockets.connect("/return") as websocket:
+        assert websocket.recv(WAIT_S) == "last words"
+        assert end_of(websocket) == (1000, "")
+
+
+def test_handler_crashes(sockets: Running) -> None:
+    """What was sent before still arrives; the error's text does not."""
+    with sockets.connect("/crash") as websocket:
+        assert websocket.recv(WAIT_S) == "before"
+        assert end_of(websocket) == (1011, "")
+
+
+# --- the handshake ---
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/refuse", 403),
+        ("/no-such-route", 403),
+        ("/unary", 403),
+        ("/number/three", 403),
+        ("/describe/no-header", 403),
+        ("/crash-early", 500),
+        ("/forget", 500),
+    ],
+)
+def test_refused_handshake(sockets: Running, path: str, status: int) -> None:
+    response = refusal(sockets, path)
+    assert response.status_code == status
+    assert len(response.headers.get_all("x-request-id")) == 1
+    assert b"secret" not in response.body
+
+
+def test_denial_response(sockets: Running) -> None:
+    response = refusal(sockets, "/deny")
+    assert (response.status_code, response.headers["x-price"], response.body) == (402, "3", b"pay first")
+
+
+def test_unknown_application_and_plain_deployment(serve_app: ServeApp, sockets: Running) -> None:
+    with pytest.raises(InvalidStatus) as caught:
+        connect(sockets.cluster.websocket_url + "/nobody/here")
+    assert caught.value.response.status_code == 404
+    app = serve_app(plain.bind(), name="plain", route_prefix="/plain")
+    with pytest.raises(InvalidStatus) as caught:
+        connect(app.websocket_url)
+    assert caught.value.response.status_code == 403
+    assert app.client.get("").text == "GET"
+
+
+@pytest.mark.parametrize(("offered", "chosen"), [(None, None), (["a"], "a"), (["a", "b"], "b")])
+def test_subprotocol_and_headers(sockets: Running, offered: Any, chosen: str | None) -> None:
+    with sockets.connect(
+        "/agree", subprotocols=offered, additional_headers={"x-request-id": "mine"}
+    ) as websocket:
+        assert websocket.subprotocol == chosen
+        assert websocket.response is not None
+        headers = websocket.response.headers
+        assert (headers.get_all("x-mine"), headers.get_all("x-request-id")) == (["1", "2"], ["mine"])
+
+
+def test_what_the_handler_sees(sockets: Running) -> None:
+    path = "/describe/a%20b?limit=7&word=loud"
+    with sockets.connect(path, additional_headers={"x-mine": "yes", "cookie": "tasty=1"}) as websocket:
+        seen = json.loads(websocket.recv(WAIT_S))
+    assert seen == {
+        "item": "a b",
+        "limit": 7,
+        "word": "LOUD",
+        "x_mine": "yes",
+        "path": f"{PREFIX}/describe/a b",
+        "root_path": PREFIX,
+        "scheme": "ws",
+        "cookie": "1",
+        "url": f"{sockets.cluster.websocket_url}{PREFIX}/close/3",
+    }
+
+
+def test_too_long_a_message(sockets: Running) -> None:
+    if sockets.cluster.mode == "embedded":
+        pytest.skip("needs a cluster with an option of its own, and a process has one at most")
+    with Cluster(http_options={"max_ws_message_bytes": 1000}) as cluster:
+        cluster.run(Sockets.bind(sockets.journal.pen, sockets.gate, Doubler.bind()))
+        with connect(f"{cluster.websocket_url}/echo/long") as websocket:
+            websocket.send("x" * 1000)
+            assert len(websocket.recv(WAIT_S)) == 1000
+            websocket.send("x" * 1001)
+            assert end_of(websocket)[0] == 1009
+        sockets.journal.wait_until(lambda notes: any(note.startswith("long left") for note in notes))
+
+
+def test_access_log(sockets: Running, caplog: pytest.LogCaptureFixture) -> None:
+    """Method WS, the route's template, and the close code, both of the replica and of the proxy."""
+    if sockets.cluster.mode == "embedded":
+        pytest.skip("the roles log in their own processes; here their records can be looked at")
+    logger = logging.getLogger("slipknot.serve")
+    logger.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.INFO, "slipknot.serve"), sockets.connect("/close/4002") as websocket:
+            assert end_of(websocket) == (4002, "")
+            while sum(f"WS {PREFIX}/close/{{code}} 4002 " in m for m in caplog.messages) < 2:
+                assert websocket.close_code == 4002
+    finally:
+        logger.removeHandler(caplog.handler)
