@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from array import array
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -28,44 +29,59 @@ class _Unheard(logging.Handler):
         _Unheard.count += 1
 
 
+class Times:
+    """When something happened to each request; small, so that the soak's own memory is not taken for a leak."""
+
+    def __init__(self) -> None:
+        self.at_s = array("d")
+        """By the request's number; 0: never."""
+
+    def note(self, number: int) -> None:
+        """It happens now."""
+        missing = number + 1 - len(self.at_s)
+        if missing > 0:
+            self.at_s.frombytes(bytes(missing * self.at_s.itemsize))
+        self.at_s[number] = time.monotonic()
+
+
 class Level:
     """Keeps when each request's work began and ended, on the clock that all processes of a machine share."""
 
     def __init__(self) -> None:
-        self._begun: dict[int, float] = {}
-        self._completed: dict[int, float] = {}
+        self._begun = Times()
+        self._completed = Times()
         self._cancelled = 0
         logging.getLogger("asyncio").addHandler(_Unheard(logging.ERROR))
 
     async def report(self) -> dict[str, Any]:
         """What has happened so far, and what is left."""
         return {
-            "begun": self._begun,
-            "completed": self._completed,
+            "begun": self._begun.at_s,
+            "completed": self._completed.at_s,
             "cancelled": self._cancelled,
             "tasks": Counter(task.get_coro().__qualname__ for task in asyncio.all_tasks()),
             "unheard": _Unheard.count,
         }
 
     async def _run(self, number: int, work: Any) -> Any:
-        self._begun[number] = time.monotonic()
+        self._begun.note(number)
         try:
             result = await work
         except asyncio.CancelledError:
             self._cancelled += 1
             raise
-        self._completed[number] = time.monotonic()
+        self._completed.note(number)
         return result
 
     async def _stream(self, number: int, items: AsyncIterator[str]) -> AsyncIterator[str]:
-        self._begun[number] = time.monotonic()
+        self._begun.note(number)
         try:
             async for item in items:
                 yield item
         except asyncio.CancelledError:
             self._cancelled += 1
             raise
-        self._completed[number] = time.monotonic()
+        self._completed.note(number)
 
 
 @serve.deployment(max_ongoing_requests=6)
@@ -140,7 +156,7 @@ class Top(Level):
         """Work until the client leaves."""
         await socket.accept()
         work = self._middle.work.remote(number)
-        self._begun[number] = time.monotonic()
+        self._begun.note(number)
         try:
             while (await socket.receive())["type"] != "websocket.disconnect":
                 pass

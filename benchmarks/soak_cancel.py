@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import psutil
@@ -33,10 +33,8 @@ MAX_LIFE_S = 0.15
 NOTICE_S = 2.0
 """What begins or completes this long after its client has gone counts as a survivor."""
 WARM_UP = 2000
-MAX_LEAK_BYTES = 600
-"""Growth of all processes together, for each request, that is taken for noise; the soak's own memory of when
-each
-request began is most of it."""
+MAX_LEAK_BYTES = 300
+"""Growth of all processes together, for each request, that is taken for noise."""
 IDLE_STREAM = {"ServerStream._read", "_schedule_rpc_coro", "_handle_exceptions"}
 """Tasks of a stream that a caller keeps for its next call: there are a few of them, however many calls."""
 COMPLAINT = re.compile(r"never retrieved|never awaited|was destroyed|Traceback|task_failed|task_stuck")
@@ -80,10 +78,8 @@ class Soak:
         """How many of each kind."""
         return ", ".join(f"{count} {kind}" for kind, count in sorted(self._kinds.items()))
 
-    def _late(self, times_s: dict[int, float]) -> int:
-        return sum(
-            1 for n, at_s in times_s.items() if n in self._gone_s and at_s > self._gone_s[n] + NOTICE_S
-        )
+    def _late(self, times_s: Sequence[float]) -> int:
+        return sum(at_s > self._gone_s.get(number, at_s) + NOTICE_S for number, at_s in enumerate(times_s))
 
     async def _work(self, until: int) -> None:
         clients: dict[str, Client] = {
@@ -188,7 +184,7 @@ async def _soak(count: int, seed: int) -> int:
         f"cancels                {count} in {elapsed_s:.1f} s, {min(WARM_UP, count)} to warm up; {soak.kinds}"
     )
     for name, level in levels.items():
-        print(f"  {name:<8} began {len(level['begun'])}, cancelled {level['cancelled']}")
+        print(f"  {name:<8} began {sum(map(bool, level['begun']))}, cancelled {level['cancelled']}")
     for name, number in left.items():
         print(f"{name:<23} {number}")
     print(
