@@ -30,7 +30,7 @@ class _Unheard(logging.Handler):
 
 
 class Times:
-    """When something happened to each request; small, so that the soak's own memory is not taken for a leak."""
+    """When something happened to each request; small, or it would be taken for a leak."""
 
     def __init__(self) -> None:
         self.at_s = array("d")
