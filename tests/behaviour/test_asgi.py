@@ -205,11 +205,11 @@ def test_a_builder_that_makes_no_application(serve_app: ServeApp) -> None:
 
 def django_app() -> Any:
     """A project in one function."""
-    import django.conf
-    from django.core.asgi import get_asgi_application
-    from django.http import HttpRequest, HttpResponse
+    import django.conf  # type: ignore[import-untyped]
+    from django.core.asgi import get_asgi_application  # type: ignore[import-untyped]
+    from django.http import HttpRequest, HttpResponse  # type: ignore[import-untyped]
     from django.http import JsonResponse as DjangoJsonResponse
-    from django.urls import path
+    from django.urls import path  # type: ignore[import-untyped]
 
     def home(request: HttpRequest, name: str) -> DjangoJsonResponse:
         body = request.body.decode()
@@ -242,7 +242,7 @@ def test_django(serve_app: ServeApp) -> None:
     assert app.client.get("/nowhere").status_code == 404
 
 
-def wsgi(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+def wsgi(environ: Any, start_response: Any) -> Iterable[bytes]:
     """An old application."""
     body = environ["wsgi.input"].read()
     start_response("202 Accepted", [("content-type", "text/plain"), ("x-mine", "1")])
