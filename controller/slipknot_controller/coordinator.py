@@ -12,7 +12,8 @@ again, and routers keep the last snapshot they have. So nobody is restarted, and
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from slipknot_core.ids import DeploymentId, new_replica_id
 from slipknot_core.spec import ApplicationSpec, DeploymentSpec, ReplicaLaunch
@@ -290,12 +291,15 @@ class Coordinator:
                 del self._observed[deployment_id]
             return
         wanted = wanted_deployments(record, self._observed)
+        if record.is_building:
+            # What is wanted now is still what the last deploy asked for; the new one begins when it is built.
+            wanted = {i: desired and self._as_before(desired) for i, desired in wanted.items()}
         wakes_s = [self._reconcile_deployment(i, desired) for i, desired in wanted.items()]
         now_s = time.monotonic()
         for at_s in wakes_s:
             if at_s is not None:
                 self._queue.add_after(name, at_s - now_s)
-        if wanted_deployments(record, self._observed) != wanted:
+        if _is_wanted(wanted_deployments(record, self._observed)) != _is_wanted(wanted):
             self._queue.add(name)
         self._advance(record)
 
@@ -306,6 +310,10 @@ class Coordinator:
             observed.set_status(str(deployment_id), *after_order(observed.wanted, desired))
             observed.want(desired, self.applications.proven_version(deployment_id))
         return reconcile(deployment_id, desired, observed, _Effects(self), time.monotonic())
+
+    def _as_before(self, desired: Desired) -> Desired:
+        before = self._observed.get(desired.id, ObservedDeployment()).wanted
+        return desired if before is None else replace(desired, generation=before.generation)
 
     def _advance(self, record: ApplicationRecord) -> None:
         """Begin what takes time, or take the next step of a rollout that has come so far."""
@@ -367,6 +375,10 @@ class Coordinator:
         status = self.status()
         if status != self.statuses.value:
             self.statuses.publish(status)
+
+
+def _is_wanted(wanted: Mapping[DeploymentId, Desired | None]) -> dict[DeploymentId, bool]:
+    return {deployment_id: desired is not None for deployment_id, desired in wanted.items()}
 
 
 class _Effects:

@@ -1,5 +1,6 @@
 """Applications with an import path, for configs."""
 
+import time
 from typing import Any
 
 from slipknot import serve
@@ -35,3 +36,17 @@ app = Says.bind("fixed")
 def broken(args: dict[str, str]) -> serve.Application:
     """A builder that fails."""
     raise ZeroDivisionError("no such application today")
+
+
+@serve.deployment(name="Says")
+class StartsSlowly(Says.func_or_class):  # type: ignore[name-defined]
+    """The same, after a while."""
+
+    def __init__(self, text: str) -> None:
+        time.sleep(0.5)
+        super().__init__(text)
+
+
+def slow(args: dict[str, str]) -> serve.Application:
+    """The builder of one that takes its time."""
+    return StartsSlowly.bind(args["text"])

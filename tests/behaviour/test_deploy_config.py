@@ -103,6 +103,13 @@ def test_another_import_path_is_another_version(cluster: RunningCluster, apply: 
     assert httpx.get(cluster.url).json()[0] == "fixed"
 
 
+def test_who_waits_for_a_config_waits_for_its_own_replicas(cluster: RunningCluster, apply: Apply) -> None:
+    """While it is built, and while its constructor runs, what was there before does not count."""
+    apply(says("one"))
+    apply({"import_path": "tests.behaviour.config_apps:slow", "args": {"text": "two"}})
+    assert httpx.get(cluster.url).json()[0] == "two"
+
+
 def test_an_application_that_is_not_in_the_config_is_deleted(cluster: RunningCluster, apply: Apply) -> None:
     apply(says("a", name="a", route_prefix="/a"), says("b", name="b", route_prefix="/b"))
     assert [httpx.get(f"{cluster.url}/{name}").json()[0] for name in "ab"] == ["a", "b"]
