@@ -6,6 +6,7 @@ curl -N http://127.0.0.1:8000/count           # press Ctrl-C: the replica says t
 """
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
@@ -62,7 +63,10 @@ class Quickstart:
 app = Quickstart.bind(Greeter.bind("Hello"))
 
 if __name__ == "__main__":
-    serve.start()
+    serve.run(app)
     print("Serving at http://127.0.0.1:8000 - try this, and stop with Ctrl-C:")
     print('  curl "http://127.0.0.1:8000/hello?name=Ada"', flush=True)
-    serve.run(app, blocking=True)
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        serve.shutdown()
