@@ -4,7 +4,6 @@ The process ends with status 0 when the cluster was shut down; told to end by a 
 143.
 """
 
-import argparse
 import asyncio
 import os
 import signal
@@ -14,6 +13,7 @@ import grpc.aio
 
 from slipknot_core.lifeline import follow
 from slipknot_core.logs import LoggingSettings, component_var, configure_logging
+from slipknot_core.role_options import read_config_json
 from slipknot_core.rpc.server import (
     add_health_and_reflection,
     bind,
@@ -34,6 +34,10 @@ SERVICE_NAMES = (
     "slipknot.v1.ControllerService",
     "slipknot.v1.RegistryService",
     "slipknot.v1.DiscoveryService",
+)
+DESCRIPTION = (
+    "Run a controller: it keeps what shall run, tells the nodes to run it, and tells proxies and replicas "
+    "where it runs. Requests do not pass through it, and go on without it."
 )
 STOP_GRACE_S = 0.5
 """For calls under way when the controller stops; watches never end by themselves."""
@@ -94,10 +98,10 @@ async def _open_store(config: StoreConfig) -> StateStore:
 
 def main() -> None:
     """Run a controller until the cluster is shut down or a signal ends it."""
-    parser = argparse.ArgumentParser(prog="slipknot controller", description="Run a controller.")
-    parser.add_argument("--config-json", required=True, help="options as JSON; see ControllerConfig")
     try:
-        config = ControllerConfig.from_json(parser.parse_args().config_json)
+        config = ControllerConfig.from_json(
+            read_config_json("controller", ControllerConfig, sys.argv[1:], description=DESCRIPTION)
+        )
         settings = LoggingSettings.from_json(config.logging_json)
     except (TypeError, ValueError) as error:
         sys.exit(f"slipknot controller: {error}")

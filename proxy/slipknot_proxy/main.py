@@ -1,6 +1,5 @@
 """A proxy's process: options from the command line, signals, the parent's lifeline."""
 
-import argparse
 import asyncio
 import logging
 import os
@@ -15,17 +14,21 @@ __all__ = ["Proxy", "ProxyConfig", "main"]
 
 logger = logging.getLogger("slipknot.serve")
 
+DESCRIPTION = (
+    "Run a proxy: it takes HTTP requests and WebSockets, and calls the replicas that answer them. Run as "
+    "many as you like behind a load balancer."
+)
+
 
 def main() -> None:
     """Run a proxy until SIGTERM or SIGINT; the first one drains, the second one cancels what is left."""
     from slipknot_core.logs import LoggingSettings, configure_logging
+    from slipknot_core.role_options import read_config_json
 
-    parser = argparse.ArgumentParser(prog="python -m slipknot_proxy", description="Run an HTTP proxy.")
-    parser.add_argument(
-        "--config-json", required=True, help="options as a JSON object; the keys are those of ProxyConfig"
-    )
     try:
-        config = ProxyConfig.from_json(parser.parse_args().config_json)
+        config = ProxyConfig.from_json(
+            read_config_json("proxy", ProxyConfig, sys.argv[1:], description=DESCRIPTION)
+        )
         logging_settings = LoggingSettings.from_json(config.logging_json)
     except (TypeError, ValueError) as error:
         sys.exit(f"slipknot proxy: {error}")

@@ -3,7 +3,6 @@
 The order matters: the zygote is forked first, while this process has one thread and has not touched gRPC.
 """
 
-import argparse
 import json
 import os
 import signal
@@ -13,8 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slipknot_core.lifeline import Lifeline, follow
+from slipknot_core.role_options import read_config_json
 from slipknot_core.settings import cluster_settings
 
+DESCRIPTION = (
+    "Run a node agent: it offers this machine to the cluster, and starts, watches and stops the replicas "
+    "that the controller wants here. One a machine or container."
+)
 STOP_GRACE_S = 20.0
 """For replicas to drain when the agent is told to end."""
 
@@ -56,9 +60,18 @@ class NodeConfig:
 
 def main() -> None:
     """Run a node agent until it is told to end."""
-    parser = argparse.ArgumentParser(prog="slipknot node")
-    parser.add_argument("--config-json", required=True, help="options as JSON; see NodeConfig")
-    config = NodeConfig.from_json(parser.parse_args().config_json)
+    try:
+        config = NodeConfig.from_json(
+            read_config_json(
+                "node",
+                NodeConfig,
+                sys.argv[1:],
+                defaults={"node_id": socket.gethostname()},
+                description=DESCRIPTION,
+            )
+        )
+    except ValueError as error:
+        sys.exit(f"slipknot node: {error}")
     connection, lifeline = _fork_zygote(config)
     if config.lifeline_fd is not None:
         follow(config.lifeline_fd)

@@ -1,6 +1,7 @@
 """The `slipknot` command as its users run it: in a process of its own."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -441,7 +442,7 @@ def test_build_of_several_gives_each_a_name_and_a_prefix(command: Any) -> None:
 def test_each_command_has_help(command: Any, name: str) -> None:
     done = command(name, "--help")
     assert done.returncode == 0
-    assert f"Usage: python -m slipknot {name}" in done.stdout
+    assert re.match(rf"\s*usage: .*slipknot {name} ", done.stdout, re.IGNORECASE)
 
 
 @pytest.mark.parametrize(
@@ -482,9 +483,9 @@ def test_roles_put_together_by_hand_make_a_cluster(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     start("controller", "--config-json", f'{{"address": "{address}"}}')
-    common = f'"controller_address": "{address}", "node_id": "here"'
-    start("node", "--config-json", f'{{{common}, "socket_dir": "{directory}"}}')
-    start("proxy", "--config-json", f'{{{common}, "host": "127.0.0.1", "port": {port}, "gateway_port": 0}}')
+    start("node", "--controller-address", address, "--node-id=here", "--socket-dir", directory)
+    options = {"controller_address": address, "node_id": "here", "gateway_port": 0}
+    start("proxy", "--config-json", json.dumps(options), "--host=127.0.0.1", f"--port={port}")
     done = subprocess.run(
         [*COMMAND, "deploy", "cli_app:app", "-a", address],
         cwd=app_dir,

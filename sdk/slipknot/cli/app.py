@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,6 +39,11 @@ Name = Annotated[str, typer.Option("--name", help="Name of the application.")]
 RoutePrefix = Annotated[
     str, typer.Option("--route-prefix", help="Path below which the application is reached.")
 ]
+ROLE: dict[str, Any] = {
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    "add_help_option": False,
+}
+"""Roles read their command lines themselves, off their configs."""
 OneName = Annotated[str | None, typer.Option("--name", "-n", help="Only this application.")]
 
 
@@ -168,28 +173,28 @@ def shutdown(
     _checked(lambda: shut_down(yes, address))
 
 
-@app.command()
-def controller(config_json: Annotated[str, typer.Option(help="Options as JSON.")] = "{}") -> None:
+@app.command(**ROLE)
+def controller(context: typer.Context) -> None:
     """Run a controller in the foreground. For clusters that you put together yourself."""
     from .roles import run_controller
 
-    _checked(lambda: run_controller(config_json))
+    _checked(lambda: run_controller(context.args))
 
 
-@app.command()
-def proxy(config_json: Annotated[str, typer.Option(help="Options as JSON.")] = "{}") -> None:
+@app.command(**ROLE)
+def proxy(context: typer.Context) -> None:
     """Run an HTTP proxy in the foreground. For clusters that you put together yourself."""
     from .roles import run_proxy
 
-    _checked(lambda: run_proxy(config_json))
+    _checked(lambda: run_proxy(context.args))
 
 
-@app.command()
-def node(config_json: Annotated[str, typer.Option(help="Options as JSON.")] = "{}") -> None:
+@app.command(**ROLE)
+def node(context: typer.Context) -> None:
     """Run a node agent in the foreground: it starts replicas on this machine."""
     from .roles import run_node
 
-    _checked(lambda: run_node(config_json))
+    _checked(lambda: run_node(context.args))
 
 
 def main() -> None:

@@ -2,24 +2,25 @@
 
 import importlib
 import sys
+from collections.abc import Sequence
 
 
-def run_controller(config_json: str) -> None:
+def run_controller(arguments: Sequence[str]) -> None:
     """Run a controller."""
-    _run_module("slipknot_controller", config_json)
+    _run_module("slipknot_controller", arguments)
 
 
-def run_proxy(config_json: str) -> None:
+def run_proxy(arguments: Sequence[str]) -> None:
     """Run a proxy."""
-    _run_module("slipknot_proxy", config_json)
+    _run_module("slipknot_proxy", arguments)
 
 
-def run_node(config_json: str) -> None:
+def run_node(arguments: Sequence[str]) -> None:
     """Run a node agent."""
-    _run_module("slipknot_replica.node_main", config_json)
+    _run_module("slipknot_replica.node_main", arguments)
 
 
-def _run_module(name: str, config_json: str) -> None:
+def _run_module(name: str, arguments: Sequence[str]) -> None:
     module = importlib.import_module(name if "." in name else f"{name}.__main__")
-    sys.argv = [name, "--config-json", config_json]
+    sys.argv = [name, *arguments]
     module.main()
