@@ -47,7 +47,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(importlib.import_module("slipknot.pytest_plugin"), "slipknot")
     logging.getLogger("asyncio").addHandler(_unheard)
     # A cluster of the user's own must not be what the tests talk to.
-    for name in ("SLIPKNOT_ADDRESS", "SLIPKNOT_CLUSTER_TOKEN"):
+    for name in (
+        "SLIPKNOT_ADDRESS",
+        "SLIPKNOT_CLUSTER_TOKEN",
+        "SLIPKNOT_CLUSTER_TOKEN_FILE",
+        "SLIPKNOT_TLS_CA",
+        "SLIPKNOT_TLS_CERT",
+        "SLIPKNOT_TLS_KEY",
+    ):
         os.environ.pop(name, None)
 
 

@@ -4,7 +4,8 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from slipknot_core.settings import cluster_settings
+from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
+from slipknot_core.settings import take_credentials
 
 STORE_KINDS = ("memory", "sqlite")
 
@@ -34,10 +35,11 @@ class ControllerConfig:
     """Options of one controller. The fields are the keys of `--config-json`."""
 
     address: str
-    """Where to listen: "unix:/path", or "host:port" on loopback; port 0 picks one."""
+    """Where to listen: "unix:/path" or "host:port"; port 0 picks one. TCP needs credentials."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    token: str = ""
-    """The cluster's shared secret, by default `SLIPKNOT_CLUSTER_TOKEN`; may be empty on Unix sockets."""
+    credentials: Credentials = NO_CREDENTIALS
+    """By default those of the environment; the keys are "token", "tls_ca", "tls_cert", "tls_key". May be
+    empty on Unix sockets."""
     embedded: bool = False
     """End this process when the cluster is shut down."""
     lifeline_fd: int | None = None
@@ -45,6 +47,9 @@ class ControllerConfig:
     ready_fd: int | None = None
     """Where "ready <address>" is written once it serves."""
     logging_json: str = ""
+    advertise_address: str = ""
+    """"host:port" that others reach this controller at; empty: `address`, with this machine's host name where
+    that is all of its addresses."""
 
     @classmethod
     def from_json(cls, text: str) -> "ControllerConfig":
@@ -57,11 +62,11 @@ class ControllerConfig:
             values: dict[str, Any] = dict(json.loads(text))
         except (TypeError, ValueError):
             raise ValueError(f"the options are no JSON object: {text!r}") from None
+        credentials = take_credentials(values)
         unknown = sorted(values.keys() - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(f"unknown options of the controller: {', '.join(unknown)}")
         if not values.get("address"):
             raise ValueError("address is missing; give 'unix:/path' or '127.0.0.1:port'")
         store = StoreConfig(**values.pop("store", {}))
-        values.setdefault("token", cluster_settings().token)
-        return cls(**values, store=store)
+        return cls(**values, store=store, credentials=credentials)

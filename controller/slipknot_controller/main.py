@@ -14,10 +14,10 @@ import grpc.aio
 from slipknot_core.lifeline import follow
 from slipknot_core.logs import LoggingSettings, component_var, configure_logging
 from slipknot_core.role_options import read_config_json
+from slipknot_core.rpc.addresses import advertised
 from slipknot_core.rpc.server import (
     add_health_and_reflection,
     bind,
-    check_credentials,
     new_server,
 )
 from slipknot_proto.v1 import controller_pb2_grpc, discovery_pb2_grpc, registry_pb2_grpc
@@ -50,6 +50,7 @@ class Controller:
     def __init__(self, config: ControllerConfig) -> None:
         self.config = config
         self.address = config.address
+        """Where others reach it, once started."""
         self.was_shut_down = asyncio.Event()
         """Set when a client has shut the cluster down, and all applications have ended."""
         self.coordinator: Coordinator | None = None
@@ -64,12 +65,14 @@ class Controller:
 
         Raises:
             OSError: The address is taken or not ours, or the store cannot be opened.
-            ValueError: The address is not private, or needs a token.
+            ValueError: The address needs credentials, or their files cannot be read.
         """
-        server = self._server = new_server(self.config.token)
-        self.address = await bind(server, self.config.address)
-        check_credentials(self.address, self.config.token)
-        self._store = await _open_store(self.config.store)
+        config = self.config
+        server = self._server = new_server(config.credentials)
+        self.address = config.advertise_address or advertised(
+            await bind(server, config.address, config.credentials)
+        )
+        self._store = await _open_store(config.store)
         self.coordinator = Coordinator(self._store, self.address)
         await self.coordinator.start()
         controller_pb2_grpc.add_ControllerServiceServicer_to_server(

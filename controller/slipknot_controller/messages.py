@@ -151,4 +151,5 @@ def _proxy_status(proxy: discovery_pb2.ProxyInfo) -> controller_pb2.ProxyStatus:
         http_address=proxy.http_address,
         gateway_address=proxy.gateway_address,
         pid=proxy.pid,
+        gateway_is_open=proxy.gateway_is_open,
     )

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from slipknot_core.settings import cluster_settings
+from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
+from slipknot_core.settings import take_credentials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class ProxyConfig:
     listen_fd: int | None = None
     """Inherited listening socket, used instead of `host` and `port`."""
     gateway_host: str = "127.0.0.1"
-    """Address of the gRPC gateway; loopback."""
+    """Address of the gRPC gateway; on loopback it is open, beyond it demands credentials."""
     gateway_port_may_change: bool = False
     """Take any free port for the gateway if `gateway_port` is taken."""
     gateway_port: int | None = 9000
@@ -34,8 +35,9 @@ class ProxyConfig:
     """Unique in the cluster; empty: made up from the process id."""
     node_id: str = ""
     """Replicas on this node are preferred."""
-    token: str = ""
-    """The cluster's shared secret; empty for private Unix sockets."""
+    credentials: Credentials = NO_CREDENTIALS
+    """By default those of the environment; the keys are "token", "tls_ca", "tls_cert", "tls_key". May be
+    empty on Unix sockets."""
     request_timeout_s: float | None = None
     """From the arrival of a request to the end of its response, in seconds; None: no limit."""
     keep_alive_timeout_s: float = 5.0
@@ -73,6 +75,9 @@ class ProxyConfig:
     """Where "ready <http address> <gateway address>" is written once the proxy listens; "-" is no gateway."""
     logging_json: str = ""
     """JSON of the logging settings; empty: the defaults."""
+    advertise_host: str = ""
+    """Name or address that others reach this proxy by; empty: this machine's host name where it listens on
+    all of its addresses."""
 
     def __post_init__(self) -> None:
         if not self.controller_address:
@@ -114,6 +119,7 @@ class ProxyConfig:
             raise ValueError(f"the proxy's options are not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"the proxy's options must be a JSON object, not {text[:80]!r}")
+        credentials = take_credentials(values)
         unknown = sorted(values.keys() - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"unknown options of the proxy: {', '.join(unknown)}")
@@ -121,5 +127,4 @@ class ProxyConfig:
             raise ValueError(
                 "controller_address is missing; give the controller's 'host:port' or 'unix:/path'"
             )
-        values.setdefault("token", cluster_settings().token)
-        return cls(**values)
+        return cls(**values, credentials=credentials)

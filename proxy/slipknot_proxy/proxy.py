@@ -18,6 +18,8 @@ from uvicorn.config import Config
 
 from slipknot_core.logs import component_var
 from slipknot_core.routing.dispatcher import Dispatcher
+from slipknot_core.rpc.addresses import advertised, is_loopback, join
+from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_core.rpc.server import bind, new_server
 from slipknot_proto.v1 import discovery_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
@@ -133,19 +135,21 @@ class Proxy:
         """Bind the gateway first: what the controller is told of this proxy contains its address."""
         config = self.config
         if config.gateway_port is not None:
-            self._gateway = new_server()
-            self.gateway_address = await self._bind_gateway(self._gateway)
+            credentials = NO_CREDENTIALS if self._has_open_gateway else config.credentials
+            self._gateway = new_server(credentials)
+            self.gateway_address = await self._bind_gateway(self._gateway, credentials)
         dispatcher = self._dispatcher = Dispatcher(
             config.controller_address,
             watcher=f"proxy:{os.getpid()}",
             node_id=config.node_id,
-            token=config.token,
+            credentials=config.credentials,
             proxy=discovery_pb2.ProxyInfo(
                 proxy_id=self.proxy_id,
                 node_id=config.node_id,
-                http_address=self.http_address,
-                gateway_address=self.gateway_address,
+                http_address=self._advertised(self.http_address),
+                gateway_address=self._advertised(self.gateway_address),
                 pid=os.getpid(),
+                gateway_is_open=self._has_open_gateway,
             ),
         )
         self._app = ProxyApp(config, dispatcher.open)
@@ -155,13 +159,25 @@ class Proxy:
             await self._gateway.start()
         await dispatcher.start()
 
-    async def _bind_gateway(self, gateway: grpc.aio.Server) -> str:
+    async def _bind_gateway(self, gateway: grpc.aio.Server, credentials: Credentials) -> str:
+        host, is_open = self.config.gateway_host, credentials.is_empty and self._has_open_gateway
         try:
-            return await bind(gateway, f"{self.config.gateway_host}:{self.config.gateway_port}")
+            address = join(host, self.config.gateway_port or 0)
+            return await bind(gateway, address, credentials, is_open=is_open)
         except OSError:
             if not self.config.gateway_port_may_change:
                 raise
-            return await bind(gateway, f"{self.config.gateway_host}:0")
+            return await bind(gateway, join(host, 0), credentials, is_open=is_open)
+
+    @property
+    def _has_open_gateway(self) -> bool:
+        return is_loopback(join(self.config.gateway_host, 0))
+
+    def _advertised(self, address: str) -> str:
+        """An inherited socket is a launcher's, for its own machine."""
+        if not address or self.config.listen_fd is not None:
+            return address
+        return advertised(address, self.config.advertise_host)
 
     async def _start_http(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -13,6 +13,7 @@ from slipknot._connection import Connection, connection_var
 from slipknot.serve import context as serve_context
 from slipknot_core.logs import LoggingSettings, component_var
 from slipknot_core.routing.dispatcher import Dispatcher
+from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_core.spec import ReplicaLaunch
 
 from .registration import Registration
@@ -30,14 +31,16 @@ class ReplicaLifecycle:
     Args:
         launch: What this replica is.
         load: Makes the user's code object, not yet constructed; may raise anything.
-        token: The cluster's shared secret; empty on private Unix sockets.
+        credentials: What this process proves itself with; empty on private Unix sockets.
     """
 
-    def __init__(self, launch: ReplicaLaunch, load: LoadCode, *, token: str = "") -> None:
+    def __init__(
+        self, launch: ReplicaLaunch, load: LoadCode, *, credentials: Credentials = NO_CREDENTIALS
+    ) -> None:
         self.launch = launch
         self.server: ReplicaServer | None = None
         self._load = load
-        self._token = token
+        self._credentials = credentials
         self._stop_wanted: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     def request_stop(self, timeout_s: float | None = None) -> None:
@@ -64,7 +67,7 @@ class ReplicaLifecycle:
             launch.controller_address,
             watcher=f"replica:{launch.replica_id}",
             node_id=launch.node_id,
-            token=self._token,
+            credentials=self._credentials,
         )
         await dispatcher.start()
         connection_var.set(
@@ -80,9 +83,9 @@ class ReplicaLifecycle:
     async def _run(self) -> bool:
         settings = LoggingSettings.from_json(self.launch.deployment.logging_config_json)
         server = self.server = ReplicaServer(
-            self.launch, token=self._token, access_log=settings.enable_access_log
+            self.launch, credentials=self._credentials, access_log=settings.enable_access_log
         )
-        registration = Registration(server, self.request_stop, token=self._token)
+        registration = Registration(server, self.request_stop, credentials=self._credentials)
         await server.listen()
         try:
             await registration.start()

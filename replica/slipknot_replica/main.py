@@ -57,7 +57,9 @@ async def _run(launch: ReplicaLaunch) -> bool:
     from .watchdog import LoopWatchdog
 
     loop = asyncio.get_running_loop()
-    lifecycle = ReplicaLifecycle(launch, lambda: load_user_code(launch), token=cluster_settings().token)
+    lifecycle = ReplicaLifecycle(
+        launch, lambda: load_user_code(launch), credentials=cluster_settings().credentials
+    )
     loop.add_signal_handler(signal.SIGTERM, lifecycle.request_stop)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C in the console is the launcher's to handle
     watchdog = LoopWatchdog(loop)

@@ -13,7 +13,8 @@ from typing import Any
 
 from slipknot_core.lifeline import Lifeline, follow
 from slipknot_core.role_options import read_config_json
-from slipknot_core.settings import cluster_settings
+from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
+from slipknot_core.settings import take_credentials
 
 DESCRIPTION = (
     "Run a node agent: it offers this machine to the cluster, and starts, watches and stops the replicas "
@@ -30,7 +31,8 @@ class NodeConfig:
     controller_address: str
     node_id: str
     socket_dir: str = ""
-    token: str = ""
+    credentials: Credentials = NO_CREDENTIALS
+    """By default those of the environment; the keys are "token", "tls_ca", "tls_cert", "tls_key"."""
     num_cpus: float = 0.0
     """Offered CPUs; 0: all of the machine."""
     labels: dict[str, str] = field(default_factory=dict)
@@ -39,6 +41,12 @@ class NodeConfig:
     ready_fd: int | None = None
     """Where "ready\\n" is written once the node has joined."""
     logging_json: str = ""
+    listen_host: str = ""
+    """Address that replicas listen on, for example "0.0.0.0"; empty: Unix sockets in `socket_dir`, or
+    loopback."""
+    advertise_host: str = ""
+    """Name or address that others reach this machine by; empty: its host name, if `listen_host` is all of its
+    addresses."""
 
     @classmethod
     def from_json(cls, text: str) -> "NodeConfig":
@@ -51,9 +59,9 @@ class NodeConfig:
             values: dict[str, Any] = dict(json.loads(text))
         except (TypeError, ValueError):
             raise ValueError(f"the options are no JSON object: {text!r}") from None
-        values.setdefault("token", cluster_settings().token)
+        credentials = take_credentials(values)
         try:
-            return cls(**values)
+            return cls(**values, credentials=credentials)
         except TypeError as error:
             raise ValueError(f"options of the node agent: {error}") from None
 
@@ -115,7 +123,7 @@ async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeli
     from slipknot_core.output import OutputPump, write_fd
 
     from .node_session import NodeSession
-    from .process import ProcessMachine, ZygoteLink
+    from .process import ProcessMachine, Surroundings, ZygoteLink
 
     loop = asyncio.get_running_loop()
     stop_wanted = asyncio.Event()
@@ -125,12 +133,19 @@ async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeli
     zygote.listen()
     pump = OutputPump(write_fd)
     pump.start()
-    machine = ProcessMachine(zygote, pump, config.socket_dir, lambda *news: session.replica_exited(*news))
+    surroundings = Surroundings(
+        controller_address=config.controller_address,
+        socket_dir=config.socket_dir,
+        listen_host=config.listen_host,
+        advertise_host=config.advertise_host,
+        environment=config.credentials.environment(),
+    )
+    machine = ProcessMachine(zygote, pump, surroundings, lambda *news: session.replica_exited(*news))
     session = NodeSession(
         config.controller_address,
         config.node_id,
         machine,
-        token=config.token,
+        credentials=config.credentials,
         num_cpus=config.num_cpus,
         labels=config.labels,
     )

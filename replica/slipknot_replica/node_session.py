@@ -13,7 +13,8 @@ from typing import Protocol
 
 import grpc.aio
 
-from slipknot_core.rpc.channel import new_channel, token_metadata
+from slipknot_core.rpc.channel import RefusalLog, new_channel, token_metadata
+from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_core.spec import ReplicaLaunch
 from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import registry_pb2, registry_pb2_grpc
@@ -51,7 +52,7 @@ class NodeSession:
         node_id: str,
         machine: Machine,
         *,
-        token: str = "",
+        credentials: Credentials = NO_CREDENTIALS,
         num_cpus: float = 0.0,
         memory_bytes: int = 0,
         labels: Mapping[str, str] | None = None,
@@ -60,7 +61,7 @@ class NodeSession:
         self.welcomed = asyncio.Event()
         self._address = controller_address
         self._machine = machine
-        self._token = token
+        self._credentials = credentials
         self._hello = registry_pb2.NodeHello(
             node_id=node_id,
             hostname=socket.gethostname(),
@@ -70,6 +71,7 @@ class NodeSession:
             labels=labels,
         )
         self._tasks = TaskOwner(f"node {node_id}")
+        self._refusals = RefusalLog(controller_address)
         self._news: list[Request] = []
         self._wake = asyncio.Event()
         self._channel: grpc.aio.Channel | None = None
@@ -79,7 +81,7 @@ class NodeSession:
 
     async def start(self) -> None:
         """Join in the background."""
-        self._channel = new_channel(self._address, self._token)
+        self._channel = new_channel(self._address, self._credentials)
         self._tasks.spawn(self._keep_joined(self._channel), "join")
 
     async def stop(self) -> None:
@@ -103,13 +105,15 @@ class NodeSession:
         while True:
             news: list[Request] = []
             self._news = news  # what has exited meanwhile is missing in the hello
-            call = stub.JoinNode(self._requests(news), metadata=token_metadata(self._token))
+            call = stub.JoinNode(self._requests(news), metadata=token_metadata(self._credentials))
             try:
                 async for response in call:
                     pause_s = FIRST_RECONNECT_S
+                    self._refusals.forget()
                     self._on_response(response)
             except grpc.aio.AioRpcError as error:
                 logger.debug("controller_lost %s", error.code().name)
+                self._refusals.note(error)
             finally:
                 call.cancel()
                 self._news = []

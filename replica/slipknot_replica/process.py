@@ -11,8 +11,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from slipknot_core.ids import posix_safe, short_id
 from slipknot_core.lifeline import Lifeline
@@ -124,15 +125,38 @@ class ReplicaProcess:
     kill_timer: asyncio.TimerHandle | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all replicas of a node have in common."""
+
+    controller_address: str
+    """As this node reaches it."""
+    socket_dir: str = ""
+    listen_host: str = ""
+    advertise_host: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that no application may change."""
+
+    def complete(self, launch: ReplicaLaunch) -> ReplicaLaunch:
+        """The launch of a replica on this node."""
+        return replace(
+            launch,
+            controller_address=self.controller_address,
+            socket_dir=self.socket_dir,
+            listen_host=self.listen_host,
+            advertise_host=self.advertise_host,
+        )
+
+
 class ProcessMachine:
     """A `Machine` whose replicas are processes. Belongs to the loop of `open`; `repr` tells how many there
     are.
     """
 
-    def __init__(self, zygote: ZygoteLink, pump: OutputPump, socket_dir: str, on_exit: OnExit) -> None:
+    def __init__(self, zygote: ZygoteLink, pump: OutputPump, here: Surroundings, on_exit: OnExit) -> None:
         self._zygote = zygote
         self._pump = pump
-        self._socket_dir = socket_dir
+        self._here = here
         self._on_exit = on_exit
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._processes: dict[str, ReplicaProcess] = {}
@@ -207,17 +231,16 @@ class ProcessMachine:
     # --- inside -------------------------------------------------------------------------------------
 
     async def _start(self, launch: ReplicaLaunch) -> None:
-        from dataclasses import replace
-
-        launch = replace(launch, socket_dir=self._socket_dir)
+        launch = self._here.complete(launch)
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
         lifeline = Lifeline()
         source = launch.deployment.code.import_source
+        env = {**(source.env_vars if source else {}), **self._here.environment}
         try:
             with _file_of(launch.to_proto().SerializeToString()) as file:
                 fds = [file.fileno(), out_write, err_write, lifeline.child_fd]
-                pid = await self._zygote.fork("replica", fds, dict(source.env_vars) if source else {})
+                pid = await self._zygote.fork("replica", fds, env)
         except OSError as error:
             for fd in (out_read, err_read):
                 os.close(fd)

@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator, Callable
 import grpc.aio
 
 from slipknot_core.failures import format_traceback
-from slipknot_core.rpc.channel import new_channel, token_metadata
+from slipknot_core.rpc.channel import RefusalLog, new_channel, token_metadata
+from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_core.spec import DeploymentSpec
 from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import registry_pb2, registry_pb2_grpc
@@ -43,14 +44,21 @@ _STATES = {
 class Registration:
     """Keeps one replica registered. `on_drain(timeout_s)` is called when the controller wants it to end."""
 
-    def __init__(self, replica: ReplicaServer, on_drain: Callable[[float], None], *, token: str = "") -> None:
+    def __init__(
+        self,
+        replica: ReplicaServer,
+        on_drain: Callable[[float], None],
+        *,
+        credentials: Credentials = NO_CREDENTIALS,
+    ) -> None:
         self._replica = replica
         self._on_drain = on_drain
-        self._token = token
+        self._credentials = credentials
         self._spec = replica.launch.deployment
         self._tasks = TaskOwner(f"registration {replica.launch.replica_id}")
         self._outbox: deque[Request] = deque(maxlen=MAX_OUTBOX)
         self._wake = asyncio.Event()
+        self._refusals = RefusalLog(replica.launch.controller_address)
         self._failure = ""
         self._is_reachable = True  # until the first stream has ended
         self._state_sent = asyncio.Event()
@@ -61,7 +69,7 @@ class Registration:
 
     async def start(self) -> None:
         """Join in the background; needs the replica's address."""
-        self._channel = new_channel(self._replica.launch.controller_address, self._token)
+        self._channel = new_channel(self._replica.launch.controller_address, self._credentials)
         self._replica.on_state = self._tell_state
         self._replica.on_load = self._load_changed
         self._tasks.spawn(self._keep_joined(self._channel), "join")
@@ -149,13 +157,15 @@ class Registration:
         while True:
             self._renew_outbox()  # the hello tells all that still matters
             self._put(self._hello())
-            call = stub.JoinReplica(self._requests(self._outbox), metadata=token_metadata(self._token))
+            call = stub.JoinReplica(self._requests(self._outbox), metadata=token_metadata(self._credentials))
             try:
                 async for response in call:
                     pause_s, self._is_reachable = FIRST_RECONNECT_S, True
+                    self._refusals.forget()
                     self._on_response(response)
             except grpc.aio.AioRpcError as error:
                 logger.debug("controller_lost %s", error.code().name)
+                self._refusals.note(error)
             finally:
                 self._is_reachable = False
                 self._state_sent.set()

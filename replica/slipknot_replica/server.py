@@ -16,10 +16,11 @@ import grpc.aio
 
 from slipknot_core.errors import ProtocolError
 from slipknot_core.ids import DeploymentId
+from slipknot_core.rpc.addresses import advertised, join
+from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_core.rpc.server import (
     add_health_and_reflection,
     bind,
-    check_credentials,
     new_server,
 )
 from slipknot_core.spec import ReplicaLaunch
@@ -68,7 +69,7 @@ class ReplicaServer:
 
     Args:
         launch: What this replica is.
-        token: The cluster's shared secret; empty on private Unix sockets.
+        credentials: What this process proves itself with; empty on private Unix sockets.
         base_context: Requests run in copies of it; the caller's own if None.
         access_log: Write a line for each request.
     """
@@ -77,7 +78,7 @@ class ReplicaServer:
         self,
         launch: ReplicaLaunch,
         *,
-        token: str = "",
+        credentials: Credentials = NO_CREDENTIALS,
         base_context: contextvars.Context | None = None,
         access_log: bool = True,
     ) -> None:
@@ -97,7 +98,7 @@ class ReplicaServer:
         self.on_load: Callable[[], None] = lambda: None
         self._streams: set[ServerStream] = set()
         self._exchanges: set[ServerExchange] = set()
-        self._token = token
+        self._credentials = credentials
         self._server: grpc.aio.Server | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -107,12 +108,11 @@ class ReplicaServer:
 
     async def listen(self) -> str:
         """Start the gRPC server and return its address; requests are refused until `construct` is done."""
-        self._server = new_server(self._token)
+        self._server = new_server(self._credentials)
         replica_pb2_grpc.add_ReplicaServiceServicer_to_server(_Servicer(self), self._server)
         add_health_and_reflection(self._server, [SERVICE])
-        address = self._wanted_address()
-        check_credentials(address, self._token)
-        self.address = await bind(self._server, address)
+        address = await bind(self._server, self._wanted_address(), self._credentials)
+        self.address = advertised(address, self.launch.advertise_host)
         await self._server.start()
         return self.address
 
@@ -255,6 +255,8 @@ class ReplicaServer:
         )
 
     def _wanted_address(self) -> str:
+        if self.launch.listen_host:
+            return join(self.launch.listen_host, 0)
         if not self.launch.socket_dir:
             return "127.0.0.1:0"
         return f"unix:{self.launch.socket_dir}/r-{self.launch.replica_id.rpartition('#')[2]}.sock"

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from slipknot_core.errors import ControllerUnavailableError, SlipknotServeException
 from slipknot_core.routing.dispatcher import Dispatcher
 from slipknot_core.routing.snapshot import Snapshot
+from slipknot_core.rpc.credentials import Credentials
 from slipknot_core.settings import cluster_settings
 from slipknot_proto.v1 import controller_pb2_grpc
 
@@ -198,12 +199,12 @@ def current() -> Connection:
     return connection
 
 
-def connect(address: str, token: str | None = None) -> Connection:
+def connect(address: str, credentials: Credentials | None = None) -> Connection:
     """Connect this process to a cluster, instead of the one before.
 
     Args:
         address: Controller, "host:port" or "unix:/path".
-        token: The cluster's shared secret; `SLIPKNOT_CLUSTER_TOKEN` if None.
+        credentials: What this process proves itself with; those of the environment if None.
 
     Raises:
         ControllerUnavailableError: Nobody answers there.
@@ -211,8 +212,8 @@ def connect(address: str, token: str | None = None) -> Connection:
     global _process_connection
     with _lock:
         disconnect()
-        token = cluster_settings().token if token is None else token
-        _process_connection = _open(address, token)
+        credentials = cluster_settings().credentials if credentials is None else credentials
+        _process_connection = _open(address, credentials)
         return _process_connection
 
 
@@ -243,13 +244,13 @@ def install(connection: Connection | None) -> Connection | None:
 # --- inside ---------------------------------------------------------------------------------------------
 
 
-def _open(address: str, token: str) -> Connection:
+def _open(address: str, credentials: Credentials) -> Connection:
     import uvloop
 
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=_run_loop, args=(loop,), name="slipknot", daemon=True)
     thread.start()
-    dispatcher = Dispatcher(address, watcher=f"driver:{os.getpid()}", token=token)
+    dispatcher = Dispatcher(address, watcher=f"driver:{os.getpid()}", credentials=credentials)
     try:
         connection = asyncio.run_coroutine_threadsafe(_start(loop, dispatcher), loop).result()
     except BaseException:

@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 
 from slipknot_core.rpc.channel import translate_error
+from slipknot_core.rpc.credentials import NO_CREDENTIALS
 from slipknot_core.spec import ApplicationSpec
 from slipknot_proto.v1 import controller_pb2
 
@@ -214,17 +215,21 @@ async def _wait_for_news(connection: "Connection", status: Status) -> None:
         await connection.dispatcher.wait_for(lambda s: (s.epoch, s.version) >= wanted, NEWS_TIMEOUT_S)
     except TimeoutError:
         logger.warning("the news of a deployment did not arrive within %.0f s", NEWS_TIMEOUT_S)
-    await asyncio.gather(*(_wait_for_proxy(proxy.gateway_address, wanted) for proxy in status.proxies))
+    await asyncio.gather(*(_wait_for_proxy(connection, proxy, wanted) for proxy in status.proxies))
 
 
-async def _wait_for_proxy(gateway_address: str, wanted: tuple[int, int]) -> None:
+async def _wait_for_proxy(
+    connection: "Connection", proxy: controller_pb2.ProxyStatus, wanted: tuple[int, int]
+) -> None:
     """Ask a proxy until it knows; one that cannot be reached from here is not waited for."""
+    gateway_address = proxy.gateway_address
     if not gateway_address:
         return
     from slipknot_core.rpc.channel import new_channel
     from slipknot_proto.v1 import gateway_pb2, gateway_pb2_grpc
 
-    channel = new_channel(gateway_address)
+    credentials = NO_CREDENTIALS if proxy.gateway_is_open else connection.dispatcher.credentials
+    channel = new_channel(gateway_address, credentials)
     try:
         async with asyncio.timeout(NEWS_TIMEOUT_S):
             stub = gateway_pb2_grpc.GatewayServiceStub(channel)

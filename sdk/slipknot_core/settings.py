@@ -6,6 +6,10 @@ Each name is `SLIPKNOT_<GROUP>_<FIELD>`; its unit and default stand in the docst
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .rpc.credentials import NO_CREDENTIALS, Credentials, TlsFiles
 
 DEFAULT_MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 MAX_RPC_OPTION = 2**31 - 1
@@ -36,9 +40,10 @@ class ClusterSettings:
     """`SLIPKNOT_ADDRESS`: controller of an existing cluster, "host:port" or "unix:/path"; empty: start an
     embedded one.
     """
-    token: str = ""
-    """`SLIPKNOT_CLUSTER_TOKEN`: shared secret sent with every call between members; empty on private Unix
-    sockets.
+    credentials: Credentials = NO_CREDENTIALS
+    """`SLIPKNOT_CLUSTER_TOKEN`, or the file `SLIPKNOT_CLUSTER_TOKEN_FILE`: shared secret sent with every call
+    between members. `SLIPKNOT_TLS_CA`, `SLIPKNOT_TLS_CERT`, `SLIPKNOT_TLS_KEY`: PEM files for mutual TLS.
+    Private Unix sockets need neither.
     """
 
 
@@ -59,10 +64,50 @@ def rpc_settings(environ: Mapping[str, str] = os.environ) -> RpcSettings:
 
 
 def cluster_settings(environ: Mapping[str, str] = os.environ) -> ClusterSettings:
-    """Read the group "cluster"."""
+    """Read the group "cluster".
+
+    Raises:
+        ValueError: The credentials are incomplete or cannot be read.
+    """
     return ClusterSettings(
-        address=environ.get("SLIPKNOT_ADDRESS", ""), token=environ.get("SLIPKNOT_CLUSTER_TOKEN", "")
+        address=environ.get("SLIPKNOT_ADDRESS", ""), credentials=take_credentials({}, environ)
     )
+
+
+def take_credentials(values: dict[str, Any], environ: Mapping[str, str] = os.environ) -> Credentials:
+    """Take a role's credentials out of its options; the environment gives those that are missing there.
+
+    Args:
+        values: Options of a role; the keys "token", "tls_ca", "tls_cert" and "tls_key" are removed.
+        environ: Where the rest comes from.
+
+    Raises:
+        ValueError: They are incomplete or cannot be read; the message names the variable.
+    """
+    token = values.pop("token") if "token" in values else _token(environ)
+    names = ("ca", "cert", "key")
+    files = [str(values.pop(f"tls_{n}", environ.get(f"SLIPKNOT_TLS_{n.upper()}", ""))) for n in names]
+    if not any(files):
+        return Credentials(str(token))
+    if not all(files):
+        missing = [f"SLIPKNOT_TLS_{n.upper()}" for n, file in zip(names, files, strict=True) if not file]
+        raise ValueError(f"{' and '.join(missing)} missing: SLIPKNOT_TLS_CA, _CERT and _KEY go together")
+    return Credentials(str(token), TlsFiles(*files))
+
+
+def _token(environ: Mapping[str, str]) -> str:
+    token, file = environ.get("SLIPKNOT_CLUSTER_TOKEN", ""), environ.get("SLIPKNOT_CLUSTER_TOKEN_FILE", "")
+    if not file:
+        return token
+    if token:
+        raise ValueError("SLIPKNOT_CLUSTER_TOKEN and SLIPKNOT_CLUSTER_TOKEN_FILE are both set; unset one")
+    try:
+        found = Path(file).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"SLIPKNOT_CLUSTER_TOKEN_FILE={file!r} cannot be read: {error}") from error
+    if not found:
+        raise ValueError(f"SLIPKNOT_CLUSTER_TOKEN_FILE={file!r} is empty")
+    return found
 
 
 def _positive_int(environ: Mapping[str, str], name: str, default: int) -> int:

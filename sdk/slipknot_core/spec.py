@@ -196,6 +196,8 @@ class ReplicaLaunch:
     is_ingress: bool = False
     route_prefix: str | None = None
     logs_dir: str = ""
+    listen_host: str = ""
+    advertise_host: str = ""
 
     @classmethod
     def from_proto(cls, message: spec_pb2.ReplicaLaunch) -> "ReplicaLaunch":
@@ -210,6 +212,8 @@ class ReplicaLaunch:
             is_ingress=message.is_ingress,
             route_prefix=message.route_prefix or None,
             logs_dir=message.logs_dir,
+            listen_host=message.listen_host,
+            advertise_host=message.advertise_host,
         )
 
     def to_proto(self) -> spec_pb2.ReplicaLaunch:
@@ -224,4 +228,6 @@ class ReplicaLaunch:
             is_ingress=self.is_ingress,
             route_prefix=self.route_prefix or "",
             logs_dir=self.logs_dir,
+            listen_host=self.listen_host,
+            advertise_host=self.advertise_host,
         )

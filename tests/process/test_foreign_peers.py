@@ -17,6 +17,7 @@ from slipknot.testing import Cluster
 from slipknot_controller.config import ControllerConfig
 from slipknot_controller.main import Controller
 from slipknot_core.rpc.channel import TOKEN_KEY, new_channel
+from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_proto.v1 import (
     controller_pb2,
     controller_pb2_grpc,
@@ -326,7 +327,7 @@ async def test_a_config_that_is_none_is_refused(cluster: Cluster, channel_to: An
 
 @pytest.mark.parametrize("token", ["", "wrong", "secre", "secret2"])
 async def test_without_the_token_nothing_is_read(token: str) -> None:
-    controller = Controller(ControllerConfig(address="127.0.0.1:0", token="secret"))
+    controller = Controller(ControllerConfig(address="127.0.0.1:0", credentials=Credentials("secret")))
     await controller.start()
     try:
         async with grpc.aio.insecure_channel(controller.address) as channel:
@@ -348,9 +349,9 @@ async def test_without_the_token_nothing_is_read(token: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "10.0.0.1:0", "example.com:0", ":0"])
-async def test_an_internal_port_beyond_loopback_is_refused(address: str) -> None:
-    for token in ("", "secret"):
-        controller = Controller(ControllerConfig(address=address, token=token))
+async def test_an_internal_port_beyond_loopback_needs_a_strong_secret(address: str) -> None:
+    for credentials in (NO_CREDENTIALS, Credentials("secret")):
+        controller = Controller(ControllerConfig(address=address, credentials=credentials))
         with pytest.raises(ValueError, match="refusing to listen on"):
             await controller.start()
         await controller.stop()

@@ -173,20 +173,22 @@ class ReplicaStatus(_message.Message):
     def __init__(self, replica_id: _Optional[str] = ..., state: _Optional[str] = ..., pid: _Optional[int] = ..., node_id: _Optional[str] = ..., ongoing: _Optional[int] = ..., address: _Optional[str] = ...) -> None: ...
 
 class ProxyStatus(_message.Message):
-    __slots__ = ("proxy_id", "status", "node_id", "http_address", "gateway_address", "pid")
+    __slots__ = ("proxy_id", "status", "node_id", "http_address", "gateway_address", "pid", "gateway_is_open")
     PROXY_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     HTTP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     GATEWAY_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_IS_OPEN_FIELD_NUMBER: _ClassVar[int]
     proxy_id: str
     status: str
     node_id: str
     http_address: str
     gateway_address: str
     pid: int
-    def __init__(self, proxy_id: _Optional[str] = ..., status: _Optional[str] = ..., node_id: _Optional[str] = ..., http_address: _Optional[str] = ..., gateway_address: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
+    gateway_is_open: bool
+    def __init__(self, proxy_id: _Optional[str] = ..., status: _Optional[str] = ..., node_id: _Optional[str] = ..., http_address: _Optional[str] = ..., gateway_address: _Optional[str] = ..., pid: _Optional[int] = ..., gateway_is_open: _Optional[bool] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
     __slots__ = ("node_id", "hostname", "pid", "replica_count")

@@ -21,7 +21,8 @@ from ..errors import (
 )
 from ..ids import DeploymentId
 from ..request_context import RequestContext
-from ..rpc.channel import new_channel, token_metadata
+from ..rpc.channel import RefusalLog, new_channel, token_metadata
+from ..rpc.credentials import NO_CREDENTIALS, Credentials
 from ..tasks import TaskOwner
 from .exchange import Exchange
 from .router import Router
@@ -46,7 +47,7 @@ class Dispatcher:
         controller_address: "unix:/path" or "host:port".
         watcher: Who this is, for the controller's log.
         node_id: Replicas of this node are preferred.
-        token: The cluster's shared secret; empty for private Unix sockets.
+        credentials: What this process proves itself with; empty on private Unix sockets.
         proxy: What the controller shows of this process if it is a proxy.
     """
 
@@ -56,16 +57,17 @@ class Dispatcher:
         *,
         watcher: str,
         node_id: str = "",
-        token: str = "",
+        credentials: Credentials = NO_CREDENTIALS,
         proxy: discovery_pb2.ProxyInfo | None = None,
     ) -> None:
         self.controller_address = controller_address
         self.snapshot = EMPTY
         self.is_connected = False
         self._node_id = node_id
-        self._token = token
+        self.credentials = credentials
         self._request = discovery_pb2.WatchRequest(watcher=watcher, proxy=proxy)
         self._tasks = TaskOwner(f"dispatcher {watcher}")
+        self._refusals = RefusalLog(controller_address)
         self._routers: dict[DeploymentId, Router] = {}
         self._seen_applications: set[str] = set()
         self._listeners: list[OnSnapshot] = []
@@ -76,7 +78,7 @@ class Dispatcher:
 
     async def start(self) -> None:
         """Begin to watch; does not wait for the first snapshot."""
-        self._channel = new_channel(self.controller_address, self._token)
+        self._channel = new_channel(self.controller_address, self.credentials)
         self._tasks.spawn(self._watch(self._channel), "watch")
 
     @property
@@ -170,7 +172,7 @@ class Dispatcher:
     def _router(self, deployment_id: DeploymentId) -> Router:
         router = self._routers.get(deployment_id)
         if router is None:
-            router = Router(deployment_id, node_id=self._node_id, token=self._token)
+            router = Router(deployment_id, node_id=self._node_id, credentials=self.credentials)
             if not self._update(router, deployment_id):
                 return router  # fails what it gets; not kept, or wrong names would pile up
             self._routers[deployment_id] = router
@@ -219,14 +221,16 @@ class Dispatcher:
         stub = discovery_pb2_grpc.DiscoveryServiceStub(channel)
         pause_s = FIRST_RECONNECT_S
         while True:
-            call = stub.Watch(self._request, metadata=token_metadata(self._token))
+            call = stub.Watch(self._request, metadata=token_metadata(self.credentials))
             try:
                 async for response in call:
                     self.is_connected, pause_s = True, FIRST_RECONNECT_S
+                    self._refusals.forget()
                     self.apply(Snapshot.from_proto(response.snapshot))
             except grpc.aio.AioRpcError as error:
                 if self.is_connected:
                     logger.warning("controller_lost %s; serving on with the last snapshot", error.code().name)
+                self._refusals.note(error)
             finally:
                 self.is_connected = False
                 call.cancel()

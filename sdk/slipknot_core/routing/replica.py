@@ -10,6 +10,7 @@ import grpc.aio
 from slipknot_proto.v1 import replica_pb2, replica_pb2_grpc
 
 from ..rpc.channel import new_channel, token_metadata
+from ..rpc.credentials import Credentials
 from ..tasks import TaskOwner
 from .snapshot import ReplicaRoute
 from .stream import CallStream
@@ -24,16 +25,16 @@ class Replica:
     Invariant: each of `ongoing` is a sent exchange or a ticket, and each returns by `free` exactly once.
     """
 
-    def __init__(self, route: ReplicaRoute, token: str, on_free: Callable[[], None]) -> None:
+    def __init__(self, route: ReplicaRoute, credentials: Credentials, on_free: Callable[[], None]) -> None:
         self.route = route
         self.ongoing = 0
         self.avoid_until_s = 0.0
         self.backoff_s = 0.0
         self.tickets: dict[CallStream, Ticket] = {}
         self._on_free = on_free
-        self._metadata = token_metadata(token)
+        self._metadata = token_metadata(credentials)
         self._tasks = TaskOwner(f"replica {route.replica_id}")
-        self._channel = new_channel(route.address, token)
+        self._channel = new_channel(route.address, credentials)
         self._stub = replica_pb2_grpc.ReplicaServiceStub(self._channel)
         self._idle: list[CallStream] = []
         self._is_retired = False

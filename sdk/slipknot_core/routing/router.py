@@ -26,6 +26,7 @@ from ..errors import (
     SlipknotServeException,
 )
 from ..ids import DeploymentId
+from ..rpc.credentials import NO_CREDENTIALS, Credentials
 from .choose import choose
 from .exchange import Exchange, Seat
 from .replica import Replica
@@ -51,10 +52,16 @@ Reason = replica_pb2.Refused.Reason
 class Router:
     """The callers' side of one deployment. `repr` tells replicas, ongoing and queued."""
 
-    def __init__(self, deployment_id: DeploymentId, *, node_id: str = "", token: str = "") -> None:
+    def __init__(
+        self,
+        deployment_id: DeploymentId,
+        *,
+        node_id: str = "",
+        credentials: Credentials = NO_CREDENTIALS,
+    ) -> None:
         self.deployment_id = deployment_id
         self._node_id = node_id
-        self._token = token
+        self._credentials = credentials
         self._route: DeploymentRoute | None = None
         self._gone: SlipknotServeException | None = None
         self._replicas: dict[str, Replica] = {}
@@ -97,7 +104,7 @@ class Router:
                 continue
             if known is not None:
                 self._retire(known)
-            self._replicas[replica_id] = Replica(replica_route, self._token, self._assign)
+            self._replicas[replica_id] = Replica(replica_route, self._credentials, self._assign)
         if route.unavailable:
             self._fail_all(
                 DeploymentUnavailableError(

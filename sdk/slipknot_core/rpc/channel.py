@@ -1,5 +1,7 @@
 """The calling end: channels, credentials, and foreign errors translated once."""
 
+import logging
+
 import grpc
 import grpc.aio
 
@@ -7,32 +9,69 @@ from slipknot_proto.v1.payload_pb2 import ErrorInfo
 
 from .. import errors, failures
 from ..settings import RpcSettings, rpc_settings
+from .credentials import NO_CREDENTIALS, Credentials
 from .options import channel_options
+from .tls import MEMBER_NAME, channel_credentials
+
+logger = logging.getLogger("slipknot.serve")
 
 TOKEN_KEY = "slipknot-token"
 """Metadata key of the cluster's shared secret."""
+
+REFUSALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+"""A peer that ends a call so will do it again."""
 
 ERROR_KEY = "slipknot-error-bin"
 """Trailing metadata key of a serialised ErrorInfo."""
 
 
-def new_channel(address: str, token: str = "", settings: RpcSettings | None = None) -> grpc.aio.Channel:
+def new_channel(
+    address: str, credentials: Credentials = NO_CREDENTIALS, settings: RpcSettings | None = None
+) -> grpc.aio.Channel:
     """Open a channel to a member of the cluster; connects lazily.
 
     Args:
         address: "unix:/path" or "host:port".
-        token: The cluster's shared secret; empty for private Unix sockets.
+        credentials: What this process proves itself with; empty for private Unix sockets.
         settings: Bounds and timing; read from the environment if None.
+
+    Raises:
+        ValueError: A TLS file cannot be read.
     """
-    interceptors = _token_interceptors(token) if token else []
-    return grpc.aio.insecure_channel(
-        address, options=channel_options(settings or rpc_settings()), interceptors=interceptors
+    interceptors = _token_interceptors(credentials.token) if credentials.token else []
+    options = channel_options(settings or rpc_settings())
+    if credentials.tls is None or address.startswith("unix:"):
+        return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(
+        address,
+        channel_credentials(credentials.tls),
+        options=[*options, ("grpc.ssl_target_name_override", MEMBER_NAME)],
+        interceptors=interceptors,
     )
 
 
-def token_metadata(token: str) -> tuple[tuple[str, str], ...] | None:
+def token_metadata(credentials: Credentials) -> tuple[tuple[str, str], ...] | None:
     """Metadata that carries the token; bidirectional calls must pass it themselves (`metadata=`)."""
-    return ((TOKEN_KEY, token),) if token else None
+    return ((TOKEN_KEY, credentials.token),) if credentials.token else None
+
+
+class RefusalLog:
+    """Says that a peer does not accept our credentials: once, not at each attempt."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._said = ""
+
+    def note(self, error: grpc.aio.AioRpcError) -> None:
+        """An attempt has failed; logged if it was refused."""
+        details = error.details() or ""
+        if error.code() in REFUSALS and details != self._said:
+            self._said = details
+            logger.error("refused %s by %s: %s", error.code().name, self._address, details)
+
+    def forget(self) -> None:
+        """An attempt has succeeded."""
+        self._said = ""
 
 
 def translate_error(error: grpc.aio.AioRpcError) -> Exception:

@@ -1,10 +1,9 @@
-"""The serving end: options, the guard around every handler, health, reflection, and binding that stays
-private.
+"""The serving end: options, the guard around every handler, health, reflection, and binding that is never
+open by accident.
 """
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,8 +14,11 @@ import grpc.aio
 
 from .. import errors, failures
 from ..settings import RpcSettings, rpc_settings
+from .addresses import is_loopback, join, split
 from .channel import ERROR_KEY, TOKEN_KEY
+from .credentials import HOW_TO_GET_SOME, MIN_TOKEN_LENGTH, NO_CREDENTIALS, Credentials
 from .options import server_options
+from .tls import server_credentials
 from .token import TokenGuard
 
 logger = logging.getLogger("slipknot.serve")
@@ -24,60 +26,73 @@ logger = logging.getLogger("slipknot.serve")
 _UNEXPECTED = "internal error; see the server's log"
 
 
-def new_server(token: str = "", settings: RpcSettings | None = None) -> grpc.aio.Server:
+def new_server(
+    credentials: Credentials = NO_CREDENTIALS, settings: RpcSettings | None = None
+) -> grpc.aio.Server:
     """Make a server whose handlers are guarded.
 
     Args:
-        token: If set, calls without it are refused before any payload is read.
+        credentials: With a token, calls without it are refused before any payload is read.
         settings: Bounds and timing; read from the environment if None.
     """
+    token = credentials.token
     interceptors: list[grpc.aio.ServerInterceptor] = [TokenGuard(TOKEN_KEY, token)] if token else []
     return grpc.aio.server(
         interceptors=[*interceptors, HandlerGuard()], options=server_options(settings or rpc_settings())
     )
 
 
-async def bind(server: grpc.aio.Server, address: str) -> str:
+async def bind(
+    server: grpc.aio.Server,
+    address: str,
+    credentials: Credentials = NO_CREDENTIALS,
+    *,
+    is_open: bool = False,
+) -> str:
     """Listen on `address` and return it with the real port.
 
     Args:
         server: Not yet started.
-        address: "unix:/path", or "host:port" on loopback; port 0 picks one.
+        address: "unix:/path" or "host:port"; port 0 picks one.
+        credentials: Those that `server` was made with.
+        is_open: Everybody who gets there may use it; no credentials are needed.
 
     Raises:
-        ValueError: The address is not loopback; internal ports stay private until a cluster has credentials.
+        ValueError: The address needs credentials, or their TLS files cannot be read.
         OSError: The address is taken or not ours.
     """
     if address.startswith("unix:"):
         _check_socket_is_free(address)
-    else:
-        check_loopback(address)
+    elif not is_open:
+        check_credentials(address, credentials)
     try:
-        port = server.add_insecure_port(address)
+        if credentials.tls is None or address.startswith("unix:"):
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, server_credentials(credentials.tls))
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: {error}; is it in use?") from error
     if address.startswith("unix:"):
         return address
-    return f"{address.rpartition(':')[0]}:{port}"
+    return join(split(address)[0], port)
 
 
-def check_loopback(address: str) -> None:
-    """Refuse TCP addresses beyond this machine.
+def check_credentials(address: str, credentials: Credentials) -> None:
+    """Refuse a TCP address without credentials: whoever gets there would be believed.
 
     Raises:
-        ValueError: Names the address and what to use instead.
+        ValueError: Names the address and what to do.
     """
-    host = address.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return
-    try:
-        is_loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
+    if credentials.is_empty:
         raise ValueError(
-            f"refusing to listen on {address!r}: internal gRPC ports stay on this machine; "
-            "use a Unix socket (unix:/path) or a loopback address (127.0.0.1:port)"
+            f"refusing to listen on {address!r} without credentials: {HOW_TO_GET_SOME}; "
+            "or use a Unix socket (unix:/path)"
+        )
+    is_weak = credentials.tls is None and len(credentials.token) < MIN_TOKEN_LENGTH
+    if is_weak and not is_loopback(address):
+        raise ValueError(
+            f"refusing to listen on {address!r} with a token of {len(credentials.token)} characters: "
+            f"beyond loopback it must have {MIN_TOKEN_LENGTH} or more; `slipknot token` makes one"
         )
 
 
@@ -89,19 +104,6 @@ def _check_socket_is_free(address: str) -> None:
         except OSError:
             return
     raise OSError(errno.EADDRINUSE, f"cannot listen on {address}: another process does")
-
-
-def check_credentials(address: str, token: str) -> None:
-    """Refuse a TCP address without a token: every user of the machine could connect to it, and be believed.
-
-    Raises:
-        ValueError: Names the address and what to do.
-    """
-    if not address.startswith("unix:") and not token:
-        raise ValueError(
-            f"refusing to listen on {address!r} without credentials: set SLIPKNOT_CLUSTER_TOKEN to a secret "
-            "that all members of the cluster have, or use a Unix socket (unix:/path)"
-        )
 
 
 def add_health_and_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_core.settings import ClusterSettings, RpcSettings, cluster_settings, rpc_settings
 
 RPC_NAMES = [
@@ -14,7 +15,7 @@ RPC_NAMES = [
 def test_an_empty_environment_gives_the_defaults() -> None:
     """Nothing has to be set."""
     assert rpc_settings({}) == RpcSettings()
-    assert cluster_settings({}) == ClusterSettings(address="", token="")
+    assert cluster_settings({}) == ClusterSettings(address="", credentials=NO_CREDENTIALS)
 
 
 def test_each_variable_sets_its_own_field() -> None:
@@ -22,7 +23,7 @@ def test_each_variable_sets_its_own_field() -> None:
     environ = {name: str(number) for number, name in enumerate(RPC_NAMES, start=5)}
     assert rpc_settings(environ) == RpcSettings(5, 6, 7)
     environ = {"SLIPKNOT_ADDRESS": "unix:/run/c", "SLIPKNOT_CLUSTER_TOKEN": "secret"}
-    assert cluster_settings(environ) == ClusterSettings("unix:/run/c", "secret")
+    assert cluster_settings(environ) == ClusterSettings("unix:/run/c", Credentials("secret"))
 
 
 @pytest.mark.parametrize("name", RPC_NAMES)

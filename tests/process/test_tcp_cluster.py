@@ -1,0 +1,78 @@
+"""A cluster over TCP: controller, two nodes and a proxy as they run on several machines, with a token."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from slipknot import serve
+from tests.support.cluster_status import application, cluster_status, wait_until
+from tests.support.tcp_cluster import NODE, PROXY, TcpCluster
+
+pytestmark = pytest.mark.timeout(90)
+
+
+@serve.deployment
+class Inner:
+    def __call__(self, text: str) -> str:
+        return f"{text} through {serve.get_replica_context().replica_id}"
+
+
+@serve.deployment
+class Outer:
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    async def __call__(self) -> str:
+        return await self._inner.remote("from one node to the other")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TcpCluster]:
+    with TcpCluster(tmp_path_factory.mktemp("tcp"), nodes=2) as running:
+        serve.run(Outer.bind(Inner.bind()))
+        yield running
+
+
+def replica_of(deployment: str) -> Any:
+    return next(d for d in application().deployments if d.name == deployment).replicas[0]
+
+
+def test_a_request_goes_through_replicas_of_two_nodes(cluster: TcpCluster) -> None:
+    outer, inner = replica_of("Outer"), replica_of("Inner")
+    assert {outer.node_id, inner.node_id} == {"node-0", "node-1"}
+    assert {r.address.rpartition(":")[0] for r in (outer, inner)} == {"localhost", "127.0.0.2"}
+    expected = f"from one node to the other through {inner.replica_id}"
+    assert httpx.get(cluster.url).text == expected
+    # And from this process, which is on no node.
+    assert serve.get_app_handle("default").remote().result() == expected
+
+
+def test_a_new_controller_at_the_old_address_finds_everybody_again(cluster: TcpCluster) -> None:
+    before = (replica_of("Outer").replica_id, replica_of("Inner").replica_id)
+    cluster.controller.kill()
+    assert httpx.get(cluster.url).status_code == 200
+    cluster.controller.start()
+    wait_until(lambda: cluster_status().epoch > 1 and len(cluster_status().nodes) == 2)
+    wait_until(lambda: application() is not None and application().status == "RUNNING")
+    assert (replica_of("Outer").replica_id, replica_of("Inner").replica_id) == before
+    assert httpx.get(cluster.url).status_code == 200
+
+
+def test_the_token_is_in_no_log(cluster: TcpCluster) -> None:
+    assert cluster.credentials.token not in cluster.logs()
+
+
+@pytest.mark.parametrize("module", [NODE, PROXY])
+def test_a_role_with_a_wrong_token_stays_outside(cluster: TcpCluster, module: str) -> None:
+    """It says why, and nothing of it shows in the status."""
+    config = cluster.node_config(7) if module == NODE else cluster.proxy_config(7)
+    stranger = cluster.role(module, f"stranger-{module}", config | {"token": "the-token-of-another-cluster"})
+    stranger.start(wait=False)
+    try:
+        wait_until(lambda: "SLIPKNOT_CLUSTER_TOKEN" in stranger.log.read_text())
+        assert {node.node_id for node in cluster_status().nodes} == {"node-0", "node-1"}
+        assert [proxy.proxy_id for proxy in cluster_status().proxies] == ["proxy-0"]
+    finally:
+        stranger.end()
