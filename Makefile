@@ -7,7 +7,7 @@ help:
 	@echo "make test     run the tests"
 	@echo "make check    lint, types, import rules, generated code, sizes"
 	@echo "make format   format the code and fix what can be fixed"
-	@echo "make proto    generate Python from proto/slipknot/v1"
+	@echo "make proto    generate Python from proto/slipknot"
 	@echo "make clean    remove .venv and caches"
 
 serve: .venv/.installed

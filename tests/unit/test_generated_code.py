@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMITTED = ROOT / "proto" / "slipknot_proto" / "v1"
+COMMITTED = ROOT / "proto" / "slipknot_proto"
 
 
 def _contents(directory: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in directory.glob("*_pb2*.py*")}
+    return {
+        str(path.relative_to(directory)): path.read_text()
+        for path in directory.rglob("*_pb2*.py*")
+        if "__pycache__" not in path.parts
+    }
 
 
 @pytest.mark.timeout(60)

@@ -48,6 +48,18 @@ class StoreClosed(Exception):
     """The store was closed; a bug of the caller, or shutdown."""
 
 
+class StoreUnavailable(OSError):
+    """The store did not answer in time. A change may or may not have happened."""
+
+
+class StoreRefused(OSError):
+    """The store answers, but not to us: credentials, certificates, its own limits. Trying again is no use."""
+
+
+class Fenced(Exception):
+    """Somebody else leads now; nothing was changed."""
+
+
 class WatchOverflow(Exception):
     """The watcher was too slow and has missed changes: list again, then watch again."""
 
@@ -75,6 +87,8 @@ class StateStore(Protocol):
 
         Raises:
             RevisionConflict: It is not; nothing was changed.
+            ValueError: The value is larger than the store takes.
+            StoreUnavailable: It may have been changed, or not.
         """
         ...
 
@@ -94,7 +108,8 @@ class StateStore(Protocol):
         """Follow changes below `prefix` that are made after the context was entered, in order.
 
         Raises:
-            WatchOverflow: From the iterator, when this watcher was too slow.
+            WatchOverflow: From the iterator, when this watcher was too slow, or was away from the store for
+                so long that changes cannot be told any more.
         """
         ...
 

@@ -19,10 +19,18 @@ class Watchers:
             if change.key.startswith(watcher.prefix):
                 watcher.offer(change)
 
+    def overflow(self, reason: str) -> None:
+        """Changes were missed: all watchers must list again."""
+        for watcher in self._watchers:
+            watcher.end(WatchOverflow(reason))
+
     def close(self) -> None:
         """End all watchers."""
         for watcher in self._watchers:
             watcher.end(None)
+
+    def __len__(self) -> int:
+        return len(self._watchers)
 
     @asynccontextmanager
     async def watch(self, prefix: str) -> AsyncIterator[AsyncIterator[Change]]:

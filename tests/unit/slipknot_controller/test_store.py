@@ -1,12 +1,15 @@
 """The contract of `StateStore`, run against every store."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from slipknot_controller.store import (
+    EtcdClient,
+    EtcdOptions,
+    EtcdStore,
     MemoryStore,
     RevisionConflict,
     SqliteStore,
@@ -15,16 +18,10 @@ from slipknot_controller.store import (
     WatchOverflow,
 )
 from slipknot_controller.store.interface import ABSENT, WATCH_QUEUE_LENGTH, raise_counter
+from tests.support.etcd import EtcdCluster, new_prefix, start_etcd
 
-pytestmark = pytest.mark.anyio
-
-
-async def _memory(_path: Path) -> StateStore:
-    return MemoryStore()
-
-
-async def _sqlite(path: Path) -> StateStore:
-    return await SqliteStore.open(path / "state.db")
+# The first test of an etcd store starts its cluster.
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 
 @pytest.fixture
@@ -33,13 +30,40 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=[_memory, _sqlite], ids=["memory", "sqlite"])
+@pytest.fixture(scope="module")
+def one_member() -> Iterator[EtcdCluster]:
+    """etcd with one member."""
+    with start_etcd(1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def three_members() -> Iterator[EtcdCluster]:
+    """etcd with three members."""
+    with start_etcd(3) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["memory", "sqlite", "etcd-1", "etcd-3"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StateStore]:
     """An empty store of each kind."""
-    make: Callable[[Path], Awaitable[StateStore]] = request.param
-    store = await make(tmp_path)
+    store: StateStore
+    match request.param:
+        case "memory":
+            store = MemoryStore()
+        case "sqlite":
+            store = await SqliteStore.open(tmp_path / "state.db")
+        case "etcd-1":
+            store = etcd_store(request.getfixturevalue("one_member"))
+        case _:
+            store = etcd_store(request.getfixturevalue("three_members"))
     yield store
     await store.close()
+
+
+def etcd_store(cluster: EtcdCluster) -> EtcdStore:
+    """An empty store in a cluster."""
+    return EtcdStore(EtcdClient(EtcdOptions(cluster.endpoints)), new_prefix(), owns_client=True)
 
 
 async def test_get_returns_what_was_set(store: StateStore) -> None:
@@ -116,13 +140,27 @@ async def test_watch_reports_changes_in_order(store: StateStore) -> None:
 
 
 async def test_watch_tells_a_slow_watcher_to_start_again(store: StateStore) -> None:
-    """A watcher that is too far behind gets an error instead of a gap."""
-    async with store.watch("") as changes:
-        revision = ABSENT
-        for number in range(WATCH_QUEUE_LENGTH + 1):
-            revision = await store.compare_and_swap("a", str(number).encode(), revision)
+    """A watcher that is too far behind gets an error instead of a gap; one that keeps up sees everything."""
+    count = WATCH_QUEUE_LENGTH + 1
+    async with store.watch("") as slow, store.watch("") as fast:
+        for start in range(0, count, 64):
+            keys = [f"key-{number}" for number in range(start, min(start + 64, count))]
+            await asyncio.gather(*(store.compare_and_swap(key, b"", ABSENT) for key in keys))
+            seen = {(await asyncio.wait_for(anext(fast), 5)).key for _ in keys}
+            assert seen == set(keys)
         with pytest.raises(WatchOverflow):
-            await asyncio.wait_for(anext(changes), 5)
+            await asyncio.wait_for(anext(slow), 5)
+
+
+async def test_watch_begins_when_the_context_is_entered(store: StateStore) -> None:
+    """What was changed before is not reported, whether there was a watcher already or not."""
+    revision = await store.compare_and_swap("a", b"before", ABSENT)
+    async with store.watch("") as first:
+        revision = await store.compare_and_swap("a", b"1", revision)
+        async with store.watch("") as second:
+            await store.compare_and_swap("a", b"2", revision)
+            assert [(await asyncio.wait_for(anext(first), 5)).value for _ in range(2)] == [b"1", b"2"]
+            assert (await asyncio.wait_for(anext(second), 5)).value == b"2"
 
 
 async def test_watch_ends_when_the_store_is_closed(store: StateStore) -> None:

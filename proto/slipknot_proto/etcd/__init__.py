@@ -1,0 +1,1 @@
+"""Messages of etcd's API in a package of our own."""

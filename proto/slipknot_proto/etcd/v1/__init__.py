@@ -1,0 +1,1 @@
+"""Generated protobuf code of slipknot.etcd.v1; made by scripts/gen-proto, never edited."""
