@@ -13,6 +13,7 @@ from slipknot_core import request_context
 from slipknot_core.deadline import Deadline
 from slipknot_core.request_context import RequestContext
 from slipknot_core.routing.exchange import Exchange
+from slipknot_core.routing.retry import IDEMPOTENT_METHODS
 from slipknot_core.routing.route_table import Route, RouteTable
 from slipknot_core.routing.snapshot import Snapshot
 from slipknot_core.tasks import TaskOwner
@@ -46,7 +47,9 @@ class Cancellable(Protocol):
 class OpenExchange(Protocol):
     """`Dispatcher.open`."""
 
-    def __call__(self, deployment_id: Any, open_: replica_pb2.Open, deadline: Deadline) -> Exchange:
+    def __call__(
+        self, deployment_id: Any, open_: replica_pb2.Open, deadline: Deadline, *, repeatable: bool = False
+    ) -> Exchange:
         """Begin an exchange."""
 
 
@@ -128,7 +131,8 @@ class ProxyApp:
             return
         open_ = self._open_message(cycle.request_id, route, headers)
         open_.http.CopyFrom(self._http_request(cycle, route))
-        exchange = self._open(route.ingress, open_, request.deadline)
+        repeatable = self._config.retry_idempotent and open_.http.method in IDEMPOTENT_METHODS
+        exchange = self._open(route.ingress, open_, request.deadline, repeatable=repeatable)
         upload = None if open_.http.end_of_body else Upload(cycle, exchange, self._tasks)
         self._ongoing.add(request)
         try:

@@ -69,6 +69,9 @@ class ProxyConfig:
     lame_duck_s: float = 0.0
     """How long new connections are still taken after SIGTERM, so that a load balancer notices `/-/healthz`
     first."""
+    retry_idempotent: bool = True
+    """Send a GET, HEAD, OPTIONS, PUT, DELETE or TRACE whose replica was lost before it said anything to
+    another one, although user code may have begun."""
     lifeline_fd: int | None = None
     """Read end of the parent's lifeline: the proxy dies with its parent."""
     ready_fd: int | None = None

@@ -387,6 +387,9 @@ def _proxy_fields() -> tuple[str, ...]:
         "max_body_bytes",
         "max_ws_message_bytes",
         "max_connections",
+        "retry_idempotent",
+        "drain_timeout_s",
+        "lame_duck_s",
     )
 
 

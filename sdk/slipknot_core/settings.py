@@ -5,7 +5,7 @@ Each name is `SLIPKNOT_<GROUP>_<FIELD>`; its unit and default stand in the docst
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,21 @@ class RpcSettings:
     """
     keepalive_timeout_ms: int = 5_000
     """`SLIPKNOT_RPC_KEEPALIVE_TIMEOUT_MS`: it has this long to answer."""
+    data_keepalive_time_ms: int = 1_000
+    """`SLIPKNOT_RPC_DATA_KEEPALIVE_TIME_MS`: the same between callers and replicas, where a request waits."""
+    data_keepalive_timeout_ms: int = 1_500
+    """`SLIPKNOT_RPC_DATA_KEEPALIVE_TIMEOUT_MS`: the sum of both is how long a replica that fell silent is
+    waited for. gRPC answers from threads of its own: user code that blocks the event loop, or holds the
+    interpreter's lock, is not taken for dead.
+    """
+
+    def for_data_path(self) -> "RpcSettings":
+        """The settings of a caller's channel to a replica."""
+        return replace(
+            self,
+            keepalive_time_ms=self.data_keepalive_time_ms,
+            keepalive_timeout_ms=self.data_keepalive_timeout_ms,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +74,12 @@ def rpc_settings(environ: Mapping[str, str] = os.environ) -> RpcSettings:
         keepalive_time_ms=_positive_int(environ, "SLIPKNOT_RPC_KEEPALIVE_TIME_MS", default.keepalive_time_ms),
         keepalive_timeout_ms=_positive_int(
             environ, "SLIPKNOT_RPC_KEEPALIVE_TIMEOUT_MS", default.keepalive_timeout_ms
+        ),
+        data_keepalive_time_ms=_positive_int(
+            environ, "SLIPKNOT_RPC_DATA_KEEPALIVE_TIME_MS", default.data_keepalive_time_ms
+        ),
+        data_keepalive_timeout_ms=_positive_int(
+            environ, "SLIPKNOT_RPC_DATA_KEEPALIVE_TIMEOUT_MS", default.data_keepalive_timeout_ms
         ),
     )
 

@@ -3,7 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Self
 
 import httpx
@@ -23,13 +23,21 @@ class Answer:
     ended_s: float
     status: int
     text: str
+    request_id: str = ""
+
+    @property
+    def took_s(self) -> float:
+        """From the request to the end of the answer."""
+        return self.ended_s - self.began_s
 
 
 class Load:
     """`clients` threads, each with a connection that it keeps while it can. Use as a context manager."""
 
-    def __init__(self, url: str, clients: int = 2, timeout_s: float = WAIT_S) -> None:
+    def __init__(self, url: str, clients: int = 2, timeout_s: float = WAIT_S, method: str = "GET") -> None:
         self._url = url
+        self._method = method
+        self._ids = count()
         self._timeout_s = timeout_s
         self._answers: list[Answer] = []
         self._news = threading.Condition()
@@ -64,16 +72,21 @@ class Load:
         times = [answer.ended_s for answer in self.answers if answer.status == 200]
         return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
 
+    @property
+    def slowest_s(self) -> float:
+        """The longest time that a client waited for an answer, good or not."""
+        return max((answer.took_s for answer in self.answers), default=0.0)
+
     def since(self, began_s: float) -> list[Answer]:
         """Answers to requests that began later."""
         return [answer for answer in self.answers if answer.began_s > began_s]
 
-    def wait_for_more(self, count: int) -> None:
+    def wait_for_more(self, number: int) -> None:
         """Wait until so many requests that begin from now on were answered with 200."""
         began_s = time.monotonic()
 
         def has_come() -> bool:
-            return sum(a.status == 200 and a.began_s > began_s for a in self._answers) >= count
+            return sum(a.status == 200 and a.began_s > began_s for a in self._answers) >= number
 
         with self._news:
             assert self._news.wait_for(has_come, WAIT_S), f"no good answers any more: {self._answers[-5:]}"
@@ -81,14 +94,15 @@ class Load:
     def _ask(self) -> None:
         with httpx.Client(timeout=self._timeout_s) as client:
             while not self._is_ending:
-                began_s = time.monotonic()
+                began_s, request_id = time.monotonic(), f"load-{next(self._ids)}"
                 try:
-                    response = client.get(self._url)
+                    headers = {"x-request-id": request_id}
+                    response = client.request(self._method, self._url, headers=headers)
                     status, text = response.status_code, response.text
                 except httpx.HTTPError as error:
                     status, text = 0, repr(error)
                 with self._news:
-                    self._answers.append(Answer(began_s, time.monotonic(), status, text))
+                    self._answers.append(Answer(began_s, time.monotonic(), status, text, request_id))
                     self._news.notify_all()
                 if status != 200:
                     time.sleep(PAUSE_AFTER_ERROR_S)

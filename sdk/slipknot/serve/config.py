@@ -87,6 +87,14 @@ class HTTPOptions(BaseModel):
     """Larger WebSocket messages close the connection with 1009."""
     max_connections: int = Field(default=16_384, ge=1)
     """Connections of clients at one time; those above it are answered with 503."""
+    retry_idempotent: bool = True
+    """Send a GET, HEAD, OPTIONS, PUT, DELETE or TRACE whose replica was lost before it said anything to
+    another one, although its handler may have begun."""
+    drain_timeout_s: float = Field(default=20.0, ge=0, allow_inf_nan=False)
+    """Seconds that requests may take after SIGTERM of a proxy before they are cancelled."""
+    lame_duck_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Seconds that a proxy goes on taking connections and requests after SIGTERM, while `/-/healthz` says 503
+    and each response closes its connection; for a load balancer in front."""
     forwarded_allow_ips: str = "127.0.0.1,::1"
     """Peers whose X-Forwarded-For and X-Forwarded-Proto are believed; "*": all, empty: none."""
     location: ProxyLocation | None = None

@@ -134,6 +134,7 @@ class Dispatcher:
         deadline: Deadline,
         *,
         context: RequestContext | None = None,
+        repeatable: bool = False,
     ) -> Exchange:
         """Begin an exchange; it is queued or sent at once, and its errors come out of `Exchange.next`.
 
@@ -142,11 +143,13 @@ class Dispatcher:
             open_: The request; application, deployment, slot and deadline fields are filled in here.
             deadline: When to give up.
             context: The request that this exchange belongs to: it is cancelled with it.
+            repeatable: It does no harm if the request runs twice: it may be sent to another replica although
+                the first one may have begun it.
         """
         open_.app_name, open_.deployment_name = deployment_id
         open_.wait_for_slot = True
         router = self._router(deployment_id)
-        exchange = Exchange(open_, deadline, router, context)
+        exchange = Exchange(open_, deadline, router, context, repeatable=repeatable)
         if deadline.has_expired():
             exchange.fail(RequestTimeoutError(f"Request {open_.request_id} timed out."))
         elif context is not None and not context.adopt(exchange, exchange.cancel):

@@ -66,9 +66,17 @@ class Owner(Protocol):
     def on_refused(self, exchange: "Exchange", seat: Seat, refused: replica_pb2.Refused) -> None:
         """The replica did not admit the exchange, which is QUEUED again; stream and seat are still taken."""
 
-    def on_not_started(self, exchange: "Exchange", seat: Seat) -> None:
-        """The replica is gone and user code certainly did not start; the exchange is QUEUED again, its seat
+    def on_lost(self, exchange: "Exchange", seat: Seat, *, is_certain: bool) -> bool:
+        """The replica is gone before it said anything about the exchange, which is QUEUED again, its seat
         free.
+
+        Args:
+            exchange: The one that was sent.
+            seat: Where to.
+            is_certain: User code certainly did not start; else it may have.
+
+        Returns:
+            False if it must not be sent elsewhere; it then fails.
         """
 
     def on_closed(self, exchange: "Exchange") -> None:
@@ -79,9 +87,19 @@ class Exchange:
     """One request of this process to one replica. Belongs to the loop it was made on."""
 
     def __init__(
-        self, open_: replica_pb2.Open, deadline: Deadline, owner: Owner, context: RequestContext | None = None
+        self,
+        open_: replica_pb2.Open,
+        deadline: Deadline,
+        owner: Owner,
+        context: RequestContext | None = None,
+        *,
+        repeatable: bool = False,
     ) -> None:
         self.open = open_
+        self.repeatable = repeatable
+        """It may be sent elsewhere even if it may have begun."""
+        self.attempts = 0
+        """How often it was sent."""
         self.deadline = deadline
         self.state = State.QUEUED
         self.closed = False
@@ -114,6 +132,7 @@ class Exchange:
     def start(self, stream: CallStream, seat: Seat) -> None:
         """Send Open on an idle stream (or one that holds a reserved slot)."""
         self.state = State.SENT
+        self.attempts += 1
         self.queue_ms = (time.monotonic() - self.arrived_s) * 1e3
         self.replica_id = seat.replica_id
         self._stream, self._seat = stream, seat
@@ -245,14 +264,14 @@ class Exchange:
         """The stream broke, or the replica ended it in order (called by the stream)."""
         if self.closed:
             return
-        self._stream = None
-        if self.state is State.SENT and (error is None or never_connected(error)):
-            self.state = State.QUEUED
+        stream, self._stream = self._stream, None
+        if self.state is State.SENT and stream is not None and self._seat is not None:
             seat, self._seat = self._seat, None
-            if seat is not None:
-                seat.free(None)
-                self._owner.on_not_started(self, seat)
-            return
+            self.state = State.QUEUED
+            seat.free(None)
+            is_certain = error is None or never_connected(error) or stream.has_unsent_open
+            if self._owner.on_lost(self, seat, is_certain=is_certain):
+                return
         details = "" if error is None else f": {error.details()}"
         self._fail(
             ReplicaUnavailableError(

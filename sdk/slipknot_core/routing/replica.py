@@ -3,6 +3,7 @@ has.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import grpc.aio
@@ -11,12 +12,22 @@ from slipknot_proto.v1 import replica_pb2, replica_pb2_grpc
 
 from ..rpc.channel import new_channel, token_metadata
 from ..rpc.credentials import Credentials
+from ..settings import rpc_settings
 from ..tasks import TaskOwner
+from .silence import is_silent
 from .snapshot import ReplicaRoute
 from .stream import CallStream
 
 MAX_IDLE_STREAMS = 256
 """Idle streams kept for each replica; above it they are closed after use."""
+
+
+FIRST_LOST_AVOID_S = 0.25
+"""A replica whose connection broke gets nothing new for so long, unless the controller removes it first; the
+time doubles, up to `MAX_LOST_AVOID_S`, until it is heard again.
+"""
+
+MAX_LOST_AVOID_S = 2.0
 
 
 class Replica:
@@ -30,11 +41,14 @@ class Replica:
         self.ongoing = 0
         self.avoid_until_s = 0.0
         self.backoff_s = 0.0
+        self.unanswered_since_s = 0.0
+        """When it was first sent something after its last word; 0 if it owes us nothing."""
         self.tickets: dict[CallStream, Ticket] = {}
         self._on_free = on_free
+        self._lost_avoid_s = FIRST_LOST_AVOID_S
         self._metadata = token_metadata(credentials)
         self._tasks = TaskOwner(f"replica {route.replica_id}")
-        self._channel = new_channel(route.address, credentials)
+        self._channel = new_channel(route.address, credentials, rpc_settings().for_data_path())
         self._stub = replica_pb2_grpc.ReplicaServiceStub(self._channel)
         self._idle: list[CallStream] = []
         self._is_retired = False
@@ -66,11 +80,15 @@ class Replica:
     def take(self) -> CallStream:
         """Take a seat and a stream for it."""
         self.ongoing += 1
+        if self.unanswered_since_s == 0.0:
+            self.unanswered_since_s = time.monotonic()
         return self._idle.pop() if self._idle else self._new_stream()
 
     def free(self, stream: CallStream | None) -> None:
         """Give a seat back, with its stream if that can carry another exchange."""
         self.ongoing -= 1
+        if self.ongoing == 0:
+            self.unanswered_since_s = 0.0
         if stream is not None and not stream.has_ended:
             self._keep(stream)
         if self._is_retired and self.ongoing == 0:
@@ -123,11 +141,22 @@ class Replica:
 
     def _new_stream(self) -> CallStream:
         call = self._stub.Call(metadata=self._metadata)
-        return CallStream(call, self._tasks, self._stream_ended)
+        return CallStream(call, self._tasks, self._stream_ended, self._heard)
+
+    def _heard(self) -> None:
+        if self.unanswered_since_s != 0.0:
+            was_silent = is_silent(self, time.monotonic())
+            self.unanswered_since_s, self._lost_avoid_s = 0.0, FIRST_LOST_AVOID_S
+            if was_silent:
+                asyncio.get_running_loop().call_soon(self._on_free)
 
     def _stream_ended(self, stream: CallStream) -> None:
         if stream in self._idle:
             self._idle.remove(stream)
+        now_s = time.monotonic()
+        if stream.was_lost and self.avoid_until_s <= now_s:
+            self.avoid_until_s = now_s + self._lost_avoid_s
+            self._lost_avoid_s = min(self._lost_avoid_s * 2, MAX_LOST_AVOID_S)
 
 
 class Ticket:

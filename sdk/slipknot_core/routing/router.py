@@ -29,7 +29,9 @@ from ..ids import DeploymentId
 from ..rpc.credentials import NO_CREDENTIALS, Credentials
 from .choose import choose
 from .exchange import Exchange, Seat
-from .replica import Replica
+from .replica import FIRST_LOST_AVOID_S, Replica
+from .retry import RetryBudget, may_repeat
+from .silence import prefer_answering
 from .snapshot import DeploymentRoute
 from .stream import CallStream
 
@@ -37,9 +39,6 @@ logger = logging.getLogger("slipknot.serve")
 
 MAX_QUEUED_REQUESTS = 65_536
 """Bound of the queue when `max_queued_requests` is -1."""
-
-LOST_REPLICA_AVOID_S = 0.5
-"""A replica whose connection broke is not tried again before this, unless the controller removes it first."""
 
 BUSY_BACKOFF_S = 0.025
 """First pause after a refusal without a ticket; doubles up to `MAX_BUSY_BACKOFF_S`."""
@@ -69,6 +68,7 @@ class Router:
         self._waiting: OrderedDict[Exchange, None] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
         self._is_assigning = False
+        self._retries = RetryBudget()
 
     def __repr__(self) -> str:
         ongoing = sum(replica.ongoing for replica in self._replicas.values())
@@ -87,6 +87,7 @@ class Router:
         if self._gone is not None:
             exchange.fail(self._gone)
             return
+        self._retries.count_request(exchange.arrived_s)
         self._waiting[exchange] = None
         self._assign()
         self._enforce_bound()
@@ -150,12 +151,23 @@ class Router:
             seat.free(stream)
         self._enforce_bound()
 
-    def on_not_started(self, exchange: Exchange, seat: Seat) -> None:
-        """Avoid the replica and send the exchange elsewhere."""
+    def on_lost(self, exchange: Exchange, seat: Seat, *, is_certain: bool) -> bool:
+        """Send the exchange elsewhere if that is right; its replica is avoided for a while."""
         assert isinstance(seat, Replica)
-        seat.avoid_until_s = time.monotonic() + LOST_REPLICA_AVOID_S
+        now_s = time.monotonic()
+        seat.avoid_until_s = max(seat.avoid_until_s, now_s + FIRST_LOST_AVOID_S)
+        if not is_certain:
+            others = sum(r is not seat and r.avoid_until_s <= now_s for r in self._replicas.values())
+            repeatable, attempts = exchange.repeatable, exchange.attempts
+            if not may_repeat(repeatable=repeatable, attempts=attempts, others=others):
+                return False
+            if not self._retries.take(now_s):
+                logger.warning("retry_budget_exhausted %s %r", self.deployment_id, self._retries)
+                return False
+            logger.info("request_repeated %s attempt=%d", exchange.open.request_id, attempts + 1)
         self._requeue(exchange)
         self._assign()
+        return True
 
     def on_closed(self, exchange: Exchange) -> None:
         """Forget a queued exchange that was cancelled or has failed."""
@@ -169,10 +181,11 @@ class Router:
         self._is_assigning = True
         try:
             while self._waiting:
+                now_s = time.monotonic()
                 replica = choose(
-                    self._candidates(),
+                    self._candidates(now_s),
                     node_id=self._node_id,
-                    now_s=time.monotonic(),
+                    now_s=now_s,
                     pick=_pick,
                 )
                 if replica is None:
@@ -183,9 +196,10 @@ class Router:
         finally:
             self._is_assigning = False
 
-    def _candidates(self) -> tuple[Replica, ...]:
+    def _candidates(self, now_s: float) -> tuple[Replica, ...]:
         """The replicas worth asking: one that keeps a ticket for each exchange that waits calls us itself."""
-        return tuple(r for r in self._replicas.values() if len(r.tickets) < len(self._waiting))
+        answering = prefer_answering(self._replicas.values(), now_s)
+        return tuple(r for r in answering if len(r.tickets) < len(self._waiting))
 
     def _requeue(self, exchange: Exchange) -> None:
         """Put an exchange back where it stood: those that came before it are few, and all at the front."""

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import grpc
 import grpc.aio
 
 from slipknot_proto.v1 import replica_pb2
@@ -40,7 +41,13 @@ class CallStream:
     `listener` is None while the stream is idle in its pool. Must be made and used on the loop of its channel.
     """
 
-    def __init__(self, call: Any, tasks: TaskOwner, on_ended: Callable[["CallStream"], None]) -> None:
+    def __init__(
+        self,
+        call: Any,
+        tasks: TaskOwner,
+        on_ended: Callable[["CallStream"], None],
+        on_message: Callable[[], None] = lambda: None,
+    ) -> None:
         self._call = call
         self._tasks = tasks
         self._on_ended = on_ended
@@ -48,8 +55,13 @@ class CallStream:
         self._writer: asyncio.Task[None] | None = None
         self._was_cancelled = False
         self._closing_seen = asyncio.Event()
+        self._on_message = on_message
         self.listener: Listener | None = None
         self.has_ended = False
+        self.has_unsent_open = False
+        """It ended before the last Open was written: nobody has seen that."""
+        self.was_lost = False
+        """It ended because the replica, or the way to it, is gone."""
         tasks.spawn(self._read(), "read")
 
     def post(self, frame: replica_pb2.CallFrame) -> None:
@@ -97,6 +109,8 @@ class CallStream:
     async def _write(self) -> None:
         try:
             while self._pending and not self.has_ended:
+                if self._call.done():
+                    return  # what is pending was never written
                 batch, self._pending = self._pending, []
                 await self._call.write(replica_pb2.CallRequest(frames=batch))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
@@ -111,10 +125,12 @@ class CallStream:
         error: grpc.aio.AioRpcError | None = None
         try:
             while (message := await self._call.read()) is not grpc.aio.EOF:
+                self._on_message()
                 for frame in message.frames:
                     self._deliver(frame)
         except grpc.aio.AioRpcError as caught:
             error = caught
+            self.was_lost = caught.code() is grpc.StatusCode.UNAVAILABLE
         except asyncio.CancelledError:
             if not self._was_cancelled:
                 self._call.cancel()
@@ -122,6 +138,7 @@ class CallStream:
         finally:
             self.has_ended = True
             self._closing_seen.set()
+            self.has_unsent_open = any(frame.HasField("open") for frame in self._pending)
             self._pending.clear()
             listener, self.listener = self.listener, None
             self._on_ended(self)

@@ -5,7 +5,12 @@ from ..settings import RpcSettings
 Option = tuple[str, int]
 
 
-def shared_options(settings: RpcSettings) -> list[Option]:
+SERVER_PATIENCE_MS = 10_000
+"""A caller that is stopped for a few seconds and goes on has lost nothing: servers wait longer for the answer
+to a ping than callers, who can go elsewhere."""
+
+
+def shared_options(settings: RpcSettings, ping_timeout_ms: int) -> list[Option]:
     """Options of both ends."""
     return [
         # The default of 4 MiB fails a handle call with a mid-sized array.
@@ -13,7 +18,9 @@ def shared_options(settings: RpcSettings) -> list[Option]:
         ("grpc.max_send_message_length", settings.max_message_bytes),
         # Off by default on clients, two hours on servers: a vanished peer would not be noticed.
         ("grpc.keepalive_time_ms", settings.keepalive_time_ms),
-        ("grpc.keepalive_timeout_ms", settings.keepalive_timeout_ms),
+        ("grpc.keepalive_timeout_ms", ping_timeout_ms),
+        # The connection is given up by whichever of the two comes first, and this one is 60 s by default.
+        ("grpc.http2.ping_timeout_ms", ping_timeout_ms),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
     ]
@@ -22,7 +29,7 @@ def shared_options(settings: RpcSettings) -> list[Option]:
 def channel_options(settings: RpcSettings) -> list[Option]:
     """Options of the calling end."""
     return [
-        *shared_options(settings),
+        *shared_options(settings, settings.keepalive_timeout_ms),
         # `http_proxy` in the environment would hijack calls inside the cluster.
         ("grpc.enable_http_proxy", 0),
         # A restarted peer is found again within a second, not within two minutes.
@@ -37,10 +44,11 @@ def channel_options(settings: RpcSettings) -> list[Option]:
 def server_options(settings: RpcSettings) -> list[Option]:
     """Options of the serving end."""
     return [
-        *shared_options(settings),
+        *shared_options(settings, max(settings.keepalive_timeout_ms, SERVER_PATIENCE_MS)),
         # Two servers on one port would silently share its traffic.
         ("grpc.so_reuseport", 0),
-        # Our clients ping every 10 s; the default allows one ping in five minutes and then says GOAWAY.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        # Callers ping their replicas every second; the default allows one ping in five minutes, then says
+        # GOAWAY.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 300),
         ("grpc.http2.max_ping_strikes", 0),
     ]
