@@ -46,6 +46,8 @@ ORPHAN_S = 10.0
 """A process that a node reports, and that has not registered this long after, is stopped."""
 BUILD_TIMEOUT_S = 120.0
 """For building an application from its import path."""
+MODELS_PUBLISH_S = 0.1
+"""Reports of multiplexed models are collected for this long before a snapshot tells them."""
 DELETE_SLACK_S = 10.0
 """Given to a shutdown of the cluster on top of the longest graceful shutdown."""
 
@@ -77,6 +79,7 @@ class Coordinator:
         self._builds: dict[str, ApplicationRecord] = {}
         self._tasks = TaskOwner("coordinator")
         self._recovery: asyncio.TimerHandle | None = None
+        self._models_timer: asyncio.TimerHandle | None = None
         self._snapshot_version = 0
         self._routes: object = None
 
@@ -99,6 +102,8 @@ class Coordinator:
         """Let go of everything; calling it twice is fine."""
         if self._recovery is not None:
             self._recovery.cancel()
+        if self._models_timer is not None:
+            self._models_timer.cancel()
         await self._tasks.stop()
         self._queue.close()
         self.engine.close()
@@ -165,6 +170,17 @@ class Coordinator:
         observed = self._observed.get(deployment_id) if deployment_id else None
         if observed is not None and lease.replica_id in observed.replicas:
             observed.replicas[lease.replica_id].ongoing = ongoing
+
+    def models_reported(self, lease: Lease, model_ids: frozenset[str]) -> None:
+        """A replica holds other multiplexed models; routers learn of it with the next snapshot."""
+        deployment_id = self._owners.get(lease.replica_id)
+        observed = self._observed.get(deployment_id) if deployment_id else None
+        if observed is None or lease.replica_id not in observed.replicas:
+            return
+        observed.replicas[lease.replica_id].model_ids = model_ids
+        if self._models_timer is None:
+            loop = asyncio.get_running_loop()
+            self._models_timer = loop.call_later(MODELS_PUBLISH_S, self._publish_models)
 
     def replica_left(self, lease: Lease) -> None:
         """A replica's connection has ended."""
@@ -370,6 +386,10 @@ class Coordinator:
                 self._snapshot_version += 1
                 self.snapshots.publish(snapshot_message(self.epoch, self._snapshot_version, routes))
         self._publish_status()
+
+    def _publish_models(self) -> None:
+        self._models_timer = None
+        self._publish()
 
     def _publish_status(self) -> None:
         status = self.status()

@@ -87,6 +87,7 @@ def _deployment_route(route: DeploymentRoute) -> discovery_pb2.DeploymentRoute:
                 address=replica.address,
                 node_id=replica.node_id,
                 max_ongoing_requests=replica.max_ongoing_requests,
+                multiplexed_model_ids=sorted(replica.model_ids),
             )
             for replica in route.replicas
         ],

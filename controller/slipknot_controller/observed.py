@@ -72,6 +72,9 @@ class Replica:
     forget_by_s: float | None = None
     """When a stopped process is given up; set once it has been stopped."""
 
+    model_ids: frozenset[str] = frozenset()
+    """Multiplexed models that it holds or loads."""
+
     @property
     def is_staying(self) -> bool:
         """It is meant to serve, now or soon."""
@@ -116,6 +119,7 @@ class Registration:
     user_config_hash: str = ""
     has_health_check: bool = False
     state: ReplicaState = ReplicaState.STARTING
+    model_ids: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -193,6 +197,7 @@ class ObservedDeployment:
         replica = self.replicas[registration.replica_id]
         replica.address, replica.pid = registration.address, registration.pid
         replica.node_id = registration.node_id or replica.node_id
+        replica.model_ids = registration.model_ids
         replica.has_lease = True
         if replica.state is ReplicaState.STARTING:
             replica.leave_by_s = None

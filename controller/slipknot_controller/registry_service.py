@@ -87,6 +87,9 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
                 case "load":
                     self._coordinator.load_reported(lease, request.load.ongoing)
                     continue
+                case "models":
+                    self._coordinator.models_reported(lease, frozenset(request.models.model_ids))
+                    continue
                 case "state":
                     is_known = self._on_replica_state(lease, request.state)
                 case "health":
@@ -195,6 +198,7 @@ def _registration(hello: registry_pb2.ReplicaHello) -> Registration:
         user_config_hash=hello.user_config_hash,
         has_health_check=hello.has_health_check,
         state=_REGISTRATION_STATE.get(hello.state.state, ReplicaState.STARTING),
+        model_ids=frozenset(hello.multiplexed_model_ids),
     )
 
 

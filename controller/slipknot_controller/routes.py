@@ -88,7 +88,7 @@ def _leaving(record: ApplicationRecord, observed: Observed) -> ApplicationRoute 
 
 def _deployment(app_name: str, spec: DeploymentSpec, observed: ObservedDeployment | None) -> DeploymentRoute:
     replicas = tuple(
-        ReplicaRoute(r.replica_id, r.address, r.node_id, r.max_ongoing_requests)
+        ReplicaRoute(r.replica_id, r.address, r.node_id, r.max_ongoing_requests, model_ids=r.model_ids)
         for r in (observed.replicas.values() if observed else ())
         if r.state is ReplicaState.RUNNING and r.has_lease
     )

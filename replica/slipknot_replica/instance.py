@@ -5,6 +5,8 @@ import contextlib
 import inspect
 from typing import Any
 
+from slipknot._finalizers import forget_del
+
 from .threads import run_in_new_thread
 
 LAST_CALL_S = 1.0
@@ -98,7 +100,7 @@ class Instance:
         try:
             await self._call_hook("__del__", self._object.__del__)
         finally:
-            _forget_del(self._object)
+            forget_del(self._object)
 
     async def delete_quickly(self) -> None:
         """`delete`, but give up after a moment."""
@@ -144,12 +146,3 @@ class Instance:
         result = await run_in_new_thread(f"{name} of {self._deployment}", method, *args)
         if inspect.iscoroutine(result):
             await result
-
-
-def _forget_del(obj: Any) -> None:
-    """Keep the garbage collector from calling `__del__` again."""
-    cls = type(obj)
-    namespace = {"__del__": lambda self: None, "__slots__": (), "__module__": cls.__module__}
-    with contextlib.suppress(TypeError):  # a class that cannot be derived from, or has a layout of its own
-        make: Any = type(cls)
-        obj.__class__ = make(cls.__name__, (cls,), namespace)

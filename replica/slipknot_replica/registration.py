@@ -64,6 +64,8 @@ class Registration:
         self._state_sent = asyncio.Event()
         self._load_at_s = 0.0
         self._load_timer: asyncio.TimerHandle | None = None
+        self._models_at_s = 0.0
+        self._models_timer: asyncio.TimerHandle | None = None
         self._channel: grpc.aio.Channel | None = None
         self.user_config_hash = ""
 
@@ -72,6 +74,7 @@ class Registration:
         self._channel = new_channel(self._replica.launch.controller_address, self._credentials)
         self._replica.on_state = self._tell_state
         self._replica.on_load = self._load_changed
+        self._replica.models.on_change = self._models_changed
         self._tasks.spawn(self._keep_joined(self._channel), "join")
 
     async def stop(self, flush_s: float = 1.0) -> None:
@@ -83,8 +86,9 @@ class Registration:
                     await self._state_sent.wait()
         except TimeoutError:
             pass
-        if self._load_timer is not None:
-            self._load_timer.cancel()
+        for timer in (self._load_timer, self._models_timer):
+            if timer is not None:
+                timer.cancel()
         await self._tasks.stop()
         if self._channel is not None:
             await self._channel.close(None)
@@ -134,6 +138,18 @@ class Registration:
             Request(load=registry_pb2.ReplicaLoad(ongoing=admission.ongoing, waiting=admission.waiting))
         )
 
+    def _models_changed(self) -> None:
+        if self._models_timer is None:
+            delay_s = max(0.0, self._models_at_s + LOAD_PERIOD_S - time.monotonic())
+            self._models_timer = asyncio.get_running_loop().call_later(delay_s, self._tell_models)
+
+    def _tell_models(self) -> None:
+        self._models_timer = None
+        self._models_at_s = time.monotonic()
+        self._put(
+            Request(models=registry_pb2.ReplicaModels(model_ids=sorted(self._replica.models.model_ids)))
+        )
+
     def _hello(self) -> Request:
         launch, state = self._replica.launch, self._state()
         return Request(
@@ -148,6 +164,7 @@ class Registration:
                 state=state,
                 has_health_check=state.has_health_check,
                 user_config_hash=self.user_config_hash or launch.deployment.user_config_hash,
+                multiplexed_model_ids=sorted(self._replica.models.model_ids),
             )
         )
 

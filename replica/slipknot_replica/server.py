@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc.aio
 
+from slipknot._models import ReplicaModels
 from slipknot_core.errors import ProtocolError
 from slipknot_core.ids import DeploymentId
 from slipknot_core.rpc.addresses import advertised, join
@@ -84,6 +85,7 @@ class ReplicaServer:
     ) -> None:
         self.launch = launch
         self.user_code: UserCode | None = None
+        self.models = ReplicaModels()
         self.deployment_id = DeploymentId(launch.app_name, launch.deployment.name)
         self.state = ReplicaState.STARTING
         self.address = ""
@@ -182,6 +184,7 @@ class ReplicaServer:
     async def _destruct(self, user_code: UserCode) -> None:
         try:
             async with asyncio.timeout(DESTRUCT_TIMEOUT_S):
+                await self.models.close()
                 await user_code.destruct()
         except TimeoutError:
             logger.error("destruct_timeout shutdown hooks took longer than %.1f s", DESTRUCT_TIMEOUT_S)

@@ -79,13 +79,15 @@ class DeploymentRoute(_message.Message):
     def __init__(self, name: _Optional[str] = ..., max_ongoing_requests: _Optional[int] = ..., max_queued_requests: _Optional[int] = ..., backpressure_status_code: _Optional[int] = ..., backpressure_retry_after_s: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaRoute, _Mapping]]] = ..., unavailable: _Optional[bool] = ...) -> None: ...
 
 class ReplicaRoute(_message.Message):
-    __slots__ = ("replica_id", "address", "node_id", "max_ongoing_requests")
+    __slots__ = ("replica_id", "address", "node_id", "max_ongoing_requests", "multiplexed_model_ids")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     MAX_ONGOING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLEXED_MODEL_IDS_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     address: str
     node_id: str
     max_ongoing_requests: int
-    def __init__(self, replica_id: _Optional[str] = ..., address: _Optional[str] = ..., node_id: _Optional[str] = ..., max_ongoing_requests: _Optional[int] = ...) -> None: ...
+    multiplexed_model_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, replica_id: _Optional[str] = ..., address: _Optional[str] = ..., node_id: _Optional[str] = ..., max_ongoing_requests: _Optional[int] = ..., multiplexed_model_ids: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -9,21 +9,23 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JoinReplicaRequest(_message.Message):
-    __slots__ = ("hello", "state", "load", "health", "reconfigured")
+    __slots__ = ("hello", "state", "load", "health", "reconfigured", "models")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     RECONFIGURED_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
     hello: ReplicaHello
     state: ReplicaState
     load: ReplicaLoad
     health: HealthReport
     reconfigured: ReconfigureReport
-    def __init__(self, hello: _Optional[_Union[ReplicaHello, _Mapping]] = ..., state: _Optional[_Union[ReplicaState, _Mapping]] = ..., load: _Optional[_Union[ReplicaLoad, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., reconfigured: _Optional[_Union[ReconfigureReport, _Mapping]] = ...) -> None: ...
+    models: ReplicaModels
+    def __init__(self, hello: _Optional[_Union[ReplicaHello, _Mapping]] = ..., state: _Optional[_Union[ReplicaState, _Mapping]] = ..., load: _Optional[_Union[ReplicaLoad, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., reconfigured: _Optional[_Union[ReconfigureReport, _Mapping]] = ..., models: _Optional[_Union[ReplicaModels, _Mapping]] = ...) -> None: ...
 
 class ReplicaHello(_message.Message):
-    __slots__ = ("replica_id", "app_name", "deployment_name", "version", "address", "node_id", "pid", "state", "has_health_check", "user_config_hash")
+    __slots__ = ("replica_id", "app_name", "deployment_name", "version", "address", "node_id", "pid", "state", "has_health_check", "user_config_hash", "multiplexed_model_ids")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     APP_NAME_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +36,7 @@ class ReplicaHello(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     HAS_HEALTH_CHECK_FIELD_NUMBER: _ClassVar[int]
     USER_CONFIG_HASH_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLEXED_MODEL_IDS_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     app_name: str
     deployment_name: str
@@ -44,7 +47,8 @@ class ReplicaHello(_message.Message):
     state: ReplicaState
     has_health_check: bool
     user_config_hash: str
-    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment_name: _Optional[str] = ..., version: _Optional[str] = ..., address: _Optional[str] = ..., node_id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[_Union[ReplicaState, _Mapping]] = ..., has_health_check: _Optional[bool] = ..., user_config_hash: _Optional[str] = ...) -> None: ...
+    multiplexed_model_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment_name: _Optional[str] = ..., version: _Optional[str] = ..., address: _Optional[str] = ..., node_id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[_Union[ReplicaState, _Mapping]] = ..., has_health_check: _Optional[bool] = ..., user_config_hash: _Optional[str] = ..., multiplexed_model_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReplicaState(_message.Message):
     __slots__ = ("state", "message", "docs_path", "has_health_check")
@@ -79,6 +83,12 @@ class ReplicaLoad(_message.Message):
     ongoing: int
     waiting: int
     def __init__(self, ongoing: _Optional[int] = ..., waiting: _Optional[int] = ...) -> None: ...
+
+class ReplicaModels(_message.Message):
+    __slots__ = ("model_ids",)
+    MODEL_IDS_FIELD_NUMBER: _ClassVar[int]
+    model_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class HealthReport(_message.Message):
     __slots__ = ("healthy", "message")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from .._deployment import Application, Deployment, deployment
     from .._ingress import ingress
+    from .._multiplexed import multiplexed
     from . import config, context, exceptions, handle, http_adapters, schema
     from .config import HTTPOptions
     from .context import cancelled, get_multiplexed_model_id, get_replica_context, get_request_context
@@ -43,6 +44,7 @@ __all__ = [
     "http_adapters",
     "http_url",
     "ingress",
+    "multiplexed",
     "run",
     "run_many",
     "schema",
@@ -68,6 +70,7 @@ _HOME = {
     ),
     "slipknot._deployment": ("Application", "Deployment", "deployment"),
     "slipknot._ingress": ("ingress",),
+    "slipknot._multiplexed": ("multiplexed",),
     "slipknot.serve.config": ("HTTPOptions",),
     "slipknot.serve.context": (
         "cancelled",

@@ -10,6 +10,8 @@ from slipknot_core.errors import SlipknotServeException
 from slipknot_core.request_context import RequestContext
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
+from .._models import ReplicaModels
+
 __all__ = [
     "ReplicaContext",
     "RequestContextView",
@@ -41,6 +43,9 @@ class ReplicaContext:
     world_size: int = 1
     rank: int = 0
     servable: Callable[[], Any] = field(default=lambda: None, repr=False, compare=False)
+    _models: ReplicaModels = field(default_factory=ReplicaModels, repr=False, compare=False)
+    _kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What decorated functions keep for this replica."""
 
     @property
     def replica_tag(self) -> str:

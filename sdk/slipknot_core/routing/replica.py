@@ -4,7 +4,7 @@ has.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import grpc.aio
 
@@ -20,6 +20,11 @@ from .stream import CallStream
 
 MAX_IDLE_STREAMS = 256
 """Idle streams kept for each replica; above it they are closed after use."""
+
+EXPECT_MODEL_S = 3.0
+"""A model that was asked for is taken to be there for so long, until the replica's own report has come."""
+
+MAX_EXPECTED_MODELS = 1024
 
 
 FIRST_LOST_AVOID_S = 0.25
@@ -50,6 +55,8 @@ class Replica:
         self._tasks = TaskOwner(f"replica {route.replica_id}")
         self._channel = new_channel(route.address, credentials, rpc_settings().for_data_path())
         self._stub = replica_pb2_grpc.ReplicaServiceStub(self._channel)
+        self.model_ids: Collection[str] = route.model_ids
+        self._expected_models: dict[str, float] = {}
         self._idle: list[CallStream] = []
         self._is_retired = False
         self._closing: asyncio.Task[None] | None = None
@@ -76,6 +83,18 @@ class Replica:
     def max_ongoing_requests(self) -> int:
         """Its bound, for all callers together."""
         return self.route.max_ongoing_requests
+
+    def update(self, route: ReplicaRoute) -> None:
+        """Take what a newer snapshot says of it."""
+        self.route = route
+        self._forget_models()
+
+    def expect_model(self, model_id: str) -> None:
+        """A request for a model goes there, so it will soon hold it: the next ones are to follow at once."""
+        if model_id and model_id not in self.model_ids:
+            if len(self._expected_models) < MAX_EXPECTED_MODELS:
+                self._expected_models[model_id] = time.monotonic() + EXPECT_MODEL_S
+            self._forget_models()
 
     def take(self) -> CallStream:
         """Take a seat and a stream for it."""
@@ -126,6 +145,11 @@ class Replica:
         self._idle.clear()
         await self._channel.close(None)
         await self._tasks.stop()
+
+    def _forget_models(self) -> None:
+        now_s, expected = time.monotonic(), self._expected_models
+        self._expected_models = {model: until_s for model, until_s in expected.items() if until_s > now_s}
+        self.model_ids = self.route.model_ids | self._expected_models.keys()
 
     def _close_soon(self) -> None:
         if self._closing is None:

@@ -101,7 +101,7 @@ class Router:
         for replica_id, replica_route in wanted.items():
             known = self._replicas.get(replica_id)
             if known is not None and known.route.address == replica_route.address:
-                known.route = replica_route
+                known.update(replica_route)
                 continue
             if known is not None:
                 self._retire(known)
@@ -182,16 +182,20 @@ class Router:
         try:
             while self._waiting:
                 now_s = time.monotonic()
+                wanted = next(iter(self._waiting)).open
                 replica = choose(
                     self._candidates(now_s),
                     node_id=self._node_id,
                     now_s=now_s,
                     pick=_pick,
+                    model_id=wanted.multiplexed_model_id,
+                    session_id=wanted.session_id,
                 )
                 if replica is None:
                     self._wake_later()
                     return
                 exchange, _ = self._waiting.popitem(last=False)
+                replica.expect_model(wanted.multiplexed_model_id)
                 exchange.start(replica.take(), replica)
         finally:
             self._is_assigning = False

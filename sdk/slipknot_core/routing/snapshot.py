@@ -16,6 +16,8 @@ class ReplicaRoute:
     address: str
     node_id: str
     max_ongoing_requests: int
+    model_ids: frozenset[str] = frozenset()
+    """Multiplexed models that it holds or loads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,14 @@ def _deployment(app_name: str, message: discovery_pb2.DeploymentRoute) -> Deploy
         backpressure_status_code=message.backpressure_status_code or 503,
         backpressure_retry_after_s=retry_after_s if retry_after_s >= 0 else None,
         replicas=tuple(
-            ReplicaRoute(r.replica_id, r.address, r.node_id, r.max_ongoing_requests) for r in message.replicas
+            ReplicaRoute(
+                r.replica_id,
+                r.address,
+                r.node_id,
+                r.max_ongoing_requests,
+                model_ids=frozenset(r.multiplexed_model_ids),
+            )
+            for r in message.replicas
         ),
         unavailable=message.unavailable,
     )

@@ -38,6 +38,7 @@ EXPORTED = [
     "get_replica_context",
     "get_request_context",
     "ingress",
+    "multiplexed",
     "run",
     "run_many",
     "shutdown",

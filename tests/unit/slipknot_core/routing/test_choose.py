@@ -17,6 +17,8 @@ class _Replica:
     max_ongoing_requests: int
     avoid_until_s: float
     node_id: str
+    replica_id: str = ""
+    model_ids: frozenset[str] = frozenset()
 
     @property
     def is_free(self) -> bool:
@@ -30,6 +32,8 @@ REPLICAS = st.lists(
         max_ongoing_requests=st.integers(1, 4),
         avoid_until_s=st.sampled_from([0.0, NOW_S, NOW_S + 1]),
         node_id=st.sampled_from(["n1", "n2"]),
+        replica_id=st.uuids().map(str),
+        model_ids=st.frozensets(st.sampled_from(["m1", "m2", "m3"])),
     ),
     max_size=6,
 )
@@ -49,12 +53,27 @@ class _Picks:
         return picked
 
 
-@given(REPLICAS, st.sampled_from(["", "n1", "n2", "n3"]), st.data())
+@given(
+    REPLICAS,
+    st.sampled_from(["", "n1", "n2", "n3"]),
+    st.sampled_from(["", "m1", "m4"]),
+    st.sampled_from(["", "s1"]),
+    st.data(),
+)
 def test_only_a_free_replica_is_chosen_and_one_whenever_there_is_one(
-    replicas: list[_Replica], node_id: str, data: st.DataObject
+    replicas: list[_Replica], node_id: str, model_id: str, session_id: str, data: st.DataObject
 ) -> None:
-    """No replica gets more than its bound, or is asked while it is avoided; and nobody waits without need."""
-    chosen = choose(replicas, node_id=node_id, now_s=NOW_S, pick=_Picks(data))
+    """No replica gets more than its bound, or is asked while it is avoided; and nobody waits without need,
+    whatever is preferred.
+    """
+    chosen = choose(
+        replicas,
+        node_id=node_id,
+        now_s=NOW_S,
+        pick=_Picks(data),
+        model_id=model_id,
+        session_id=session_id,
+    )
     if chosen is None:
         assert not any(replica.is_free for replica in replicas)
     else:
@@ -89,3 +108,34 @@ def test_a_single_free_replica_needs_no_chance() -> None:
     assert choose([full, free], node_id="n2", now_s=NOW_S, pick=no_pick) is free
     assert choose([full], node_id="", now_s=NOW_S, pick=no_pick) is None
     assert choose([], node_id="", now_s=NOW_S, pick=no_pick) is None
+
+
+@given(REPLICAS, st.sampled_from(["", "n1"]), st.data())
+def test_a_request_for_a_model_goes_where_it_is(
+    replicas: list[_Replica], node_id: str, data: st.DataObject
+) -> None:
+    """To a free holder; without any holder to where there are fewest models; the node matters less."""
+    chosen = choose(replicas, node_id=node_id, now_s=NOW_S, pick=_Picks(data), model_id="m1")
+    free = [replica for replica in replicas if replica.is_free]
+    if any("m1" in replica.model_ids for replica in free):
+        assert chosen is not None and "m1" in chosen.model_ids
+    elif free and not any("m1" in replica.model_ids for replica in replicas):
+        assert chosen is not None
+        assert len(chosen.model_ids) == min(len(replica.model_ids) for replica in free)
+
+
+@given(REPLICAS, st.text(min_size=1, max_size=4), st.data())
+def test_a_session_stays_where_it_is(replicas: list[_Replica], session_id: str, data: st.DataObject) -> None:
+    """All callers find the same replica; only the sessions of one that leaves move."""
+
+    def chosen(among: Sequence[_Replica]) -> _Replica | None:
+        return choose(among, node_id="", now_s=NOW_S, pick=_Picks(data), session_id=session_id)
+
+    for replica in replicas:
+        replica.ongoing = 0
+        replica.avoid_until_s = 0.0
+    home = chosen(replicas)
+    assert chosen(list(reversed(replicas))) is home
+    if len(replicas) > 1:
+        other = next(replica for replica in replicas if replica is not home)
+        assert chosen([replica for replica in replicas if replica is not other]) is home
