@@ -34,6 +34,7 @@ from .exchange import Counters, ServerExchange
 from .http_exchange import HttpExchange
 from .method_exchange import MethodExchange
 from .server_stream import MAX_CALLER_CHAIN, Reason, ServerStream
+from .server_wire import CallWire, SessionWire
 from .user_code import UserCode
 from .websocket_exchange import WebSocketExchange
 
@@ -98,7 +99,7 @@ class ReplicaServer:
         self.tasks = TaskOwner(f"replica {launch.replica_id}")
         self.on_state: Callable[[ReplicaState], None] = lambda state: None
         self.on_load: Callable[[], None] = lambda: None
-        self._streams: set[ServerStream] = set()
+        self._wires: set[CallWire | SessionWire] = set()
         self._exchanges: set[ServerExchange] = set()
         self._credentials = credentials
         self._server: grpc.aio.Server | None = None
@@ -148,8 +149,8 @@ class ReplicaServer:
         if self.state is not ReplicaState.STOPPED:
             self._move(ReplicaState.DRAINING)
         self.admission.drain()
-        for stream in tuple(self._streams):
-            stream.end_if_idle()
+        for wire in tuple(self._wires):
+            wire.end_if_idle()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -232,14 +233,13 @@ class ReplicaServer:
 
     # --- inside -------------------------------------------------------------------------------------
 
-    async def serve_stream(self, context: Any) -> None:
+    async def serve(self, wire: CallWire | SessionWire) -> None:
         """Handle one RPC."""
-        stream = ServerStream(self, context)
-        self._streams.add(stream)
+        self._wires.add(wire)
         try:
-            await stream.run()
+            await wire.run()
         finally:
-            self._streams.discard(stream)
+            self._wires.discard(wire)
 
     def info(self) -> replica_pb2.GetReplicaInfoResponse:
         """What this replica is and does now."""
@@ -283,7 +283,10 @@ class _Servicer(replica_pb2_grpc.ReplicaServiceServicer):
         self._replica = replica
 
     async def Call(self, _requests: Any, context: Any) -> None:
-        await self._replica.serve_stream(context)
+        await self._replica.serve(CallWire(self._replica, context))
+
+    async def Session(self, _requests: Any, context: Any) -> None:
+        await self._replica.serve(SessionWire(self._replica, context))
 
     async def GetReplicaInfo(self, _request: Any, _context: Any) -> replica_pb2.GetReplicaInfoResponse:
         return self._replica.info()

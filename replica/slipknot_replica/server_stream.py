@@ -1,19 +1,15 @@
-"""The serving end of one `ReplicaService.Call`: frames in, frames out, one exchange at a time.
+"""The serving end of a stream: frames in, frames out, one exchange at a time. What carries it is its wire.
 
 What is legal when:
     idle        open
     ticketed    open (only once the slot is reserved), decline
     exchange    body, ws_message, ws_close, credit, cancel
     just closed whatever the caller sent before it saw the closing reply is ignored; then as idle
-Anything else ends the stream with INVALID_ARGUMENT naming the frame.
+Anything else ends the RPC with INVALID_ARGUMENT naming the frame.
 """
 
 import asyncio
-import logging
-from typing import Any, Protocol
-
-import grpc.aio
-from google.protobuf.message import DecodeError
+from typing import Protocol
 
 from slipknot_core.errors import ProtocolError
 from slipknot_core.tasks import TaskOwner
@@ -21,8 +17,6 @@ from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from .admission import Admission, Ticket, TicketState
-
-logger = logging.getLogger("slipknot.serve")
 
 REFUSE_AFTER_S = 0.002
 """A request that finds no free slot is refused only after this: often one gets free in the meantime."""
@@ -62,56 +56,47 @@ class Host(Protocol):
         """Make the exchange for an admitted Open. Raises ProtocolError."""
 
 
-class ServerStream:
-    """One RPC. `run` is its handler; everything else happens between two awaits of the loop."""
+class Wire(Protocol):
+    """What carries a stream: an RPC of its own, or a session with others."""
 
-    def __init__(self, host: Host, context: Any) -> None:
+    def post(self, stream: "ServerStream", frame: replica_pb2.ReplyFrame) -> None:
+        """Send a reply soon, after those posted before."""
+
+    def on_ended(self, stream: "ServerStream") -> None:
+        """The stream has ended in order: the caller may know that what got no reply was not started."""
+
+    def fail(self, error: ProtocolError) -> None:
+        """The caller has broken the protocol: end the RPC."""
+
+
+class ServerStream:
+    """One stream of exchanges. Everything happens between two awaits of the loop."""
+
+    def __init__(self, host: Host, wire: Wire) -> None:
         self._host = host
-        self._context = context
-        self._outbox: list[replica_pb2.ReplyFrame] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._wire = wire
         self._exchange: Running | None = None
         self._ticket: Ticket | None = None
         self._held_open: replica_pb2.Open | None = None
         self._refuse_timer: asyncio.TimerHandle | None = None
         self._just_closed = False
         self._is_half_closed = False
-        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.has_ended = False
 
     @property
     def is_idle(self) -> bool:
         """It carries nothing and waits for nothing."""
         return self._exchange is None and self._ticket is None
 
-    async def run(self) -> None:
-        """Serve the RPC to its end.
-
-        Cancellation:
-            The client has cancelled, or is gone: what runs is cancelled too.
-        """
-        self._host.tasks.spawn(self._read(), "stream-read")
-        try:
-            await asyncio.wait((self._ended,))
-            if self._ended.exception() is not None:
-                self._lose()  # at once: a write under way may take its time
-            if self._writer is not None:
-                await self._writer  # a status in the middle of a write is lost, and the caller would hang
-            self._ended.result()
-        finally:
-            self._lose()
-
     def end_if_idle(self) -> None:
-        """End the RPC in order if it is idle: the caller knows that nothing was started."""
+        """End in order if it is idle: the caller knows that nothing was started."""
         if self.is_idle:
             self._end()
 
     def post(self, frame: replica_pb2.ReplyFrame) -> None:
         """Send a reply soon."""
-        if self._is_over:
-            return
-        self._outbox.append(frame)
-        if self._writer is None:
-            self._writer = self._host.tasks.spawn(self._write(), "stream-write")
+        if not self.has_ended:
+            self._wire.post(self, frame)
 
     def post_closing(self, frame: replica_pb2.ReplyFrame, exchange: Running) -> None:
         """Send the closing reply of `exchange`; the stream is idle afterwards."""
@@ -122,57 +107,17 @@ class ServerStream:
             if self._is_half_closed or self._host.admission.is_draining:
                 self._end()
 
-    # --- inside -------------------------------------------------------------------------------------
+    # --- for the wire -------------------------------------------------------------------------------
 
-    @property
-    def _is_over(self) -> bool:
-        return self._ended.done()
-
-    def _end(self, error: Exception | None = None) -> None:
-        if self._is_over:
-            return
-        if error is None:
-            self._ended.set_result(None)
-        else:
-            self._ended.set_exception(error)
-
-    def _lose(self) -> None:
-        """The RPC is over: give up what waits and cancel what runs."""
-        if not self._ended.done():
-            self._ended.cancel()
-        self._outbox.clear()
+    def lose(self) -> None:
+        """The caller is gone: give up what waits and cancel what runs. Twice is fine."""
+        self.has_ended = True
         self._drop_ticket()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.cancel(CancelReason.CANCEL_REASON_CALLER_LOST, "replica")
 
-    async def _read(self) -> None:
-        try:
-            while (request := await self._context.read()) is not grpc.aio.EOF:
-                for frame in request.frames:
-                    self._on_frame(frame)
-                    if self._is_over:
-                        return
-            self._on_half_close()
-        except ProtocolError as error:
-            self._end(error)
-        except DecodeError:
-            self._end(ProtocolError("the bytes are no slipknot.v1.CallRequest"))
-        except (grpc.aio.BaseError, asyncio.InvalidStateError) as error:
-            logger.debug("stream_broken %s", error)  # the handler's task is cancelled by gRPC
-
-    async def _write(self) -> None:
-        try:
-            while self._outbox:
-                batch, self._outbox = self._outbox, []
-                await self._context.write(replica_pb2.CallResponse(frames=batch))
-        except Exception as error:  # noqa: BLE001 - gRPC raises private classes when the caller has gone
-            logger.debug("stream_broken %s", error)
-            self._outbox.clear()
-        finally:
-            self._writer = None
-
-    def _on_half_close(self) -> None:
+    def on_half_close(self) -> None:
         """The caller sends nothing more. Or it has cancelled: then this comes first, and the cancellation
         next.
         """
@@ -183,7 +128,12 @@ class ServerStream:
         elif not self._exchange.body_is_complete:
             self._exchange.cancel(CancelReason.CANCEL_REASON_CALLER_LOST, "replica")
 
-    def _on_frame(self, frame: replica_pb2.CallFrame) -> None:
+    def on_frame(self, frame: replica_pb2.CallFrame) -> None:
+        """Take a frame of the caller.
+
+        Raises:
+            ProtocolError: It is not legal now.
+        """
         kind = frame.WhichOneof("frame")
         if kind == "open":
             self._on_open(frame.open)
@@ -197,6 +147,13 @@ class ServerStream:
             raise ProtocolError(f"frame {kind!r} without a running exchange; begin with 'open'")
         elif kind == "cancel":
             self._drop_ticket()
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        if not self.has_ended:
+            self.has_ended = True
+            self._wire.on_ended(self)
 
     def _on_exchange_frame(self, kind: str, frame: replica_pb2.CallFrame) -> None:
         assert self._exchange is not None
@@ -262,7 +219,7 @@ class ServerStream:
         try:
             self._admit(open_)
         except ProtocolError as error:
-            self._end(error)
+            self._wire.fail(error)
 
     def _on_drained(self) -> None:
         self._take_held()

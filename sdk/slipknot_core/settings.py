@@ -14,6 +14,7 @@ from .rpc.credentials import NO_CREDENTIALS, Credentials, TlsFiles
 DEFAULT_MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 MAX_RPC_OPTION = 2**31 - 1
 """gRPC keeps its options in 32 bits."""
+CARRIERS = ("auto", "call", "session")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,11 @@ class RpcSettings:
     """`SLIPKNOT_RPC_DATA_KEEPALIVE_TIMEOUT_MS`: the sum of both is how long a replica that fell silent is
     waited for. gRPC answers from threads of its own: user code that blocks the event loop, or holds the
     interpreter's lock, is not taken for dead.
+    """
+    carrier: str = "auto"
+    """`SLIPKNOT_RPC_CARRIER`: how exchanges travel to replicas. "call": each on a gRPC stream that no other
+    uses meanwhile; "session": all of a process on one gRPC stream; "auto": uploads, large arguments and
+    WebSockets as with "call", the others as with "session".
     """
 
     def for_data_path(self) -> "RpcSettings":
@@ -66,7 +72,8 @@ def rpc_settings(environ: Mapping[str, str] = os.environ) -> RpcSettings:
     """Read the group "rpc".
 
     Raises:
-        ValueError: A variable is not a positive whole number, or larger than gRPC can keep.
+        ValueError: A variable is not a positive whole number, or larger than gRPC can keep, or not one of its
+            words.
     """
     default = RpcSettings()
     return RpcSettings(
@@ -81,6 +88,7 @@ def rpc_settings(environ: Mapping[str, str] = os.environ) -> RpcSettings:
         data_keepalive_timeout_ms=_positive_int(
             environ, "SLIPKNOT_RPC_DATA_KEEPALIVE_TIMEOUT_MS", default.data_keepalive_timeout_ms
         ),
+        carrier=_one_of(environ, "SLIPKNOT_RPC_CARRIER", default.carrier, CARRIERS),
     )
 
 
@@ -141,3 +149,10 @@ def _positive_int(environ: Mapping[str, str], name: str, default: int) -> int:
             f"{name}={text!r} is not a positive whole number up to {MAX_RPC_OPTION}; unset it or set one"
         )
     return number
+
+
+def _one_of(environ: Mapping[str, str], name: str, default: str, words: tuple[str, ...]) -> str:
+    word = environ.get(name, default)
+    if word not in words:
+        raise ValueError(f"{name}={word!r} is not known; use one of {', '.join(words)}")
+    return word

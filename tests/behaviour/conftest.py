@@ -1,5 +1,5 @@
 """The behaviour suite runs every test twice: against all roles in this process, and against an embedded
-cluster of processes.
+cluster of processes. What depends on how exchanges travel runs once more with the other carrier.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,9 @@ from slipknot.serve.handle import DeploymentHandle
 from slipknot.testing import Cluster
 from tests.support.journal import Gate, Journal
 
-MODES = ("in_process", "embedded")
+MODES = ("in_process", "call_carrier", "embedded")
+CALL_CARRIER_MODULES = ("test_cancel_http", "test_cancel_streams", "test_http_queue", "test_http_streaming")
+"""These run with each exchange on a gRPC stream of its own, too: the default shares one."""
 
 
 @dataclass
@@ -54,11 +56,14 @@ ServeApp = Callable[..., RunningApp]
 @pytest.fixture(scope="session", params=MODES)
 def cluster(request: pytest.FixtureRequest) -> Iterator[RunningCluster]:
     """One cluster for all tests of its mode."""
-    if request.param == "in_process":
-        with Cluster() as running:
-            yield RunningCluster(
-                "in_process", running.url, running.gateway_address, running.controller_address
-            )
+    if request.param != "embedded":
+        with pytest.MonkeyPatch.context() as patch:
+            if request.param == "call_carrier":
+                patch.setenv("SLIPKNOT_RPC_CARRIER", "call")
+            with Cluster() as running:
+                yield RunningCluster(
+                    "in_process", running.url, running.gateway_address, running.controller_address
+                )
         return
     serve.start(http_options={"port": 0})
     try:
@@ -66,6 +71,17 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[RunningCluster]:
         yield RunningCluster("embedded", serve.http_url(), gateway_address, controller_address)
     finally:
         serve.shutdown()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the mode `call_carrier` to the modules that it is for."""
+    items[:] = [item for item in items if not _is_superfluous(item)]
+
+
+def _is_superfluous(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    mode = callspec.params.get("cluster") if callspec is not None else None
+    return mode == "call_carrier" and item.path.stem not in CALL_CARRIER_MODULES
 
 
 def _embedded_addresses() -> tuple[str, str]:

@@ -40,6 +40,11 @@ class ReplicaServiceStub:
                 request_serializer=slipknot_dot_v1_dot_replica__pb2.CallRequest.SerializeToString,
                 response_deserializer=slipknot_dot_v1_dot_replica__pb2.CallResponse.FromString,
                 _registered_method=True)
+        self.Session = channel.stream_stream(
+                '/slipknot.v1.ReplicaService/Session',
+                request_serializer=slipknot_dot_v1_dot_replica__pb2.SessionRequest.SerializeToString,
+                response_deserializer=slipknot_dot_v1_dot_replica__pb2.SessionResponse.FromString,
+                _registered_method=True)
         self.GetReplicaInfo = channel.unary_unary(
                 '/slipknot.v1.ReplicaService/GetReplicaInfo',
                 request_serializer=slipknot_dot_v1_dot_replica__pb2.GetReplicaInfoRequest.SerializeToString,
@@ -53,6 +58,15 @@ class ReplicaServiceServicer:
 
     def Call(self, request_iterator, context):
         """Carry exchanges, one after another. Cancelling the RPC cancels the exchange that runs on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Session(self, request_iterator, context):
+        """Carry the exchanges of many numbered streams at once: what is ready together travels together. Each numbered stream
+        behaves as one `Call`, but for its end, see SessionRequest. Cancelling the RPC cancels all that runs on it. A replica
+        server that answers UNIMPLEMENTED is spoken to by `Call`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +86,11 @@ def add_ReplicaServiceServicer_to_server(servicer, server):
                     servicer.Call,
                     request_deserializer=slipknot_dot_v1_dot_replica__pb2.CallRequest.FromString,
                     response_serializer=slipknot_dot_v1_dot_replica__pb2.CallResponse.SerializeToString,
+            ),
+            'Session': grpc.stream_stream_rpc_method_handler(
+                    servicer.Session,
+                    request_deserializer=slipknot_dot_v1_dot_replica__pb2.SessionRequest.FromString,
+                    response_serializer=slipknot_dot_v1_dot_replica__pb2.SessionResponse.SerializeToString,
             ),
             'GetReplicaInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReplicaInfo,
@@ -107,6 +126,33 @@ class ReplicaService:
             '/slipknot.v1.ReplicaService/Call',
             slipknot_dot_v1_dot_replica__pb2.CallRequest.SerializeToString,
             slipknot_dot_v1_dot_replica__pb2.CallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Session(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/slipknot.v1.ReplicaService/Session',
+            slipknot_dot_v1_dot_replica__pb2.SessionRequest.SerializeToString,
+            slipknot_dot_v1_dot_replica__pb2.SessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,13 +26,16 @@ from ..errors import (
 )
 from ..request_context import RequestContext
 from ..rpc.channel import never_connected
-from .stream import CallStream, is_closing
+from .stream import Stream, is_closing
 
 CHUNK_COST_BYTES = 64
 """What a chunk costs of the credit besides its data, so that empty and tiny ones are bounded too."""
 
 REPLY_CREDIT_BYTES = 256 * 1024
 """How much a replica may send ahead of the reader."""
+
+LARGE_BYTES = 64 * 1024
+"""Arguments above it travel alone."""
 
 PARENT_FIRST_S = 0.05
 """A call inherits its parent's deadline; its own timer goes off this much later, so that the parent is
@@ -56,7 +59,7 @@ class Seat(Protocol):
     def replica_id(self) -> str:
         """Whose place it is."""
 
-    def free(self, stream: CallStream | None) -> None:
+    def free(self, stream: Stream | None) -> None:
         """The place is free again; `stream` can carry the next exchange, or None."""
 
 
@@ -113,7 +116,7 @@ class Exchange:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self.arrived_s = time.monotonic()
-        self._stream: CallStream | None = None
+        self._stream: Stream | None = None
         self._seat: Seat | None = None
         self._frames: deque[replica_pb2.ReplyFrame] = deque()
         self._error: Exception | None = None
@@ -129,7 +132,18 @@ class Exchange:
 
     # --- for the router -----------------------------------------------------------------------------
 
-    def start(self, stream: CallStream, seat: Seat) -> None:
+    @property
+    def is_large(self) -> bool:
+        """It is so large, or may last so long, that it should travel alone."""
+        match self.open.WhichOneof("request"):
+            case "http":
+                return not self.open.http.end_of_body
+            case "method":
+                return self.open.method.ByteSize() > LARGE_BYTES
+            case _:
+                return True
+
+    def start(self, stream: Stream, seat: Seat) -> None:
         """Send Open on an idle stream (or one that holds a reserved slot)."""
         self.state = State.SENT
         self.attempts += 1
@@ -140,7 +154,7 @@ class Exchange:
         stream.listener = self
         stream.post(replica_pb2.CallFrame(open=self.open))
 
-    def take_stream(self) -> CallStream | None:
+    def take_stream(self) -> Stream | None:
         """Give the stream of a refused exchange to the router."""
         stream, self._stream = self._stream, None
         self._seat = None

@@ -3,6 +3,7 @@ has.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection
 
@@ -14,12 +15,19 @@ from ..rpc.channel import new_channel, token_metadata
 from ..rpc.credentials import Credentials
 from ..settings import rpc_settings
 from ..tasks import TaskOwner
+from .session import Session
 from .silence import is_silent
 from .snapshot import ReplicaRoute
-from .stream import CallStream
+from .stream import CallStream, Stream
 
 MAX_IDLE_STREAMS = 256
-"""Idle streams kept for each replica; above it they are closed after use."""
+"""Idle streams with a gRPC stream of their own kept for each replica; above it they are closed after use."""
+
+MAX_IDLE_SHARED = 4096
+"""The same for streams of a session, which cost next to nothing."""
+
+CARRIER_CHANGE_S = 0.5
+"""So long after a replica turned out to know no sessions, it is not to blame for exchanges that come back."""
 
 EXPECT_MODEL_S = 3.0
 """A model that was asked for is taken to be there for so long, until the replica's own report has come."""
@@ -48,7 +56,7 @@ class Replica:
         self.backoff_s = 0.0
         self.unanswered_since_s = 0.0
         """When it was first sent something after its last word; 0 if it owes us nothing."""
-        self.tickets: dict[CallStream, Ticket] = {}
+        self.tickets: dict[Stream, Ticket] = {}
         self._on_free = on_free
         self._lost_avoid_s = FIRST_LOST_AVOID_S
         self._metadata = token_metadata(credentials)
@@ -57,12 +65,17 @@ class Replica:
         self._stub = replica_pb2_grpc.ReplicaServiceStub(self._channel)
         self.model_ids: Collection[str] = route.model_ids
         self._expected_models: dict[str, float] = {}
-        self._idle: list[CallStream] = []
+        self._carrier = rpc_settings().carrier
+        self._carrier_changed_s = -math.inf
+        self._session: Session | None = None
+        self._idle_alone: list[Stream] = []
+        self._idle_shared: list[Stream] = []
         self._is_retired = False
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Replica {self.replica_id}: {self.ongoing} ongoing, {len(self._idle)} idle streams>"
+        idle = len(self._idle_alone) + len(self._idle_shared)
+        return f"<Replica {self.replica_id}: {self.ongoing} ongoing, {idle} idle streams>"
 
     @property
     def is_closed(self) -> bool:
@@ -96,14 +109,16 @@ class Replica:
                 self._expected_models[model_id] = time.monotonic() + EXPECT_MODEL_S
             self._forget_models()
 
-    def take(self) -> CallStream:
-        """Take a seat and a stream for it."""
+    def take(self, *, alone: bool) -> Stream:
+        """Take a seat and a stream for it; `alone`: one that shares its gRPC stream with no other."""
         self.ongoing += 1
         if self.unanswered_since_s == 0.0:
             self.unanswered_since_s = time.monotonic()
-        return self._idle.pop() if self._idle else self._new_stream()
+        alone = self._carrier == "call" or (alone and self._carrier == "auto")
+        idle = self._idle_alone if alone else self._idle_shared
+        return idle.pop() if idle else self._new_stream(alone)
 
-    def free(self, stream: CallStream | None) -> None:
+    def free(self, stream: Stream | None) -> None:
         """Give a seat back, with its stream if that can carry another exchange."""
         self.ongoing -= 1
         if self.ongoing == 0:
@@ -118,11 +133,15 @@ class Replica:
         else:
             self._on_free()
 
-    def hold_ticket(self, stream: CallStream) -> None:
+    def has_changed_carrier(self) -> bool:
+        """It was found just now that it knows no sessions: what was sent in one can be sent again at once."""
+        return time.monotonic() - self._carrier_changed_s < CARRIER_CHANGE_S
+
+    def hold_ticket(self, stream: Stream) -> None:
         """Keep the seat of a refused exchange: its stream waits in the replica's queue for a slot."""
         self.tickets[stream] = stream.listener = Ticket(self, stream)
 
-    def decline(self, stream: CallStream) -> None:
+    def decline(self, stream: Stream) -> None:
         """Give up a ticket; the replica then expects the next Open on its stream."""
         self.tickets.pop(stream, None)
         stream.listener = None
@@ -140,9 +159,11 @@ class Replica:
     async def close(self) -> None:
         """Close everything at once; twice is fine."""
         self._is_retired = True
-        for stream in self._idle:
-            stream.discard()
-        self._idle.clear()
+        for idle in (self._idle_alone, self._idle_shared):
+            while idle:
+                idle.pop().discard()
+        if self._session is not None:
+            await self._session.close()
         await self._channel.close(None)
         await self._tasks.stop()
 
@@ -157,15 +178,22 @@ class Replica:
                 self.close(), name=f"close {self.replica_id}"
             )
 
-    def _keep(self, stream: CallStream) -> None:
-        if self._is_retired or len(self._idle) >= MAX_IDLE_STREAMS:
+    def _keep(self, stream: Stream) -> None:
+        idle = self._idle_of(stream)
+        bound = MAX_IDLE_STREAMS if stream.is_alone else MAX_IDLE_SHARED
+        if self._is_retired or len(idle) >= bound:
             stream.discard()
         else:
-            self._idle.append(stream)
+            idle.append(stream)
 
-    def _new_stream(self) -> CallStream:
-        call = self._stub.Call(metadata=self._metadata)
-        return CallStream(call, self._tasks, self._stream_ended, self._heard)
+    def _new_stream(self, alone: bool) -> Stream:
+        if alone:
+            call = self._stub.Call(metadata=self._metadata)
+            return CallStream(call, self._tasks, self._stream_ended, self._heard)
+        if self._session is None:
+            call = self._stub.Session(metadata=self._metadata)
+            self._session = Session(call, self._tasks, self._session_ended, self._heard)
+        return self._session.new_stream(self._stream_ended)
 
     def _heard(self) -> None:
         if self.unanswered_since_s != 0.0:
@@ -174,11 +202,25 @@ class Replica:
             if was_silent:
                 asyncio.get_running_loop().call_soon(self._on_free)
 
-    def _stream_ended(self, stream: CallStream) -> None:
-        if stream in self._idle:
-            self._idle.remove(stream)
+    def _stream_ended(self, stream: Stream) -> None:
+        idle = self._idle_of(stream)
+        if stream in idle:
+            idle.remove(stream)
+        if stream.was_lost:
+            self._was_lost()
+
+    def _idle_of(self, stream: Stream) -> list[Stream]:
+        return self._idle_alone if stream.is_alone else self._idle_shared
+
+    def _session_ended(self, is_unknown: bool) -> None:
+        self._session = None
+        if is_unknown:
+            self._carrier = "call"
+            self._carrier_changed_s = time.monotonic()
+
+    def _was_lost(self) -> None:
         now_s = time.monotonic()
-        if stream.was_lost and self.avoid_until_s <= now_s:
+        if self.avoid_until_s <= now_s:
             self.avoid_until_s = now_s + self._lost_avoid_s
             self._lost_avoid_s = min(self._lost_avoid_s * 2, MAX_LOST_AVOID_S)
 
@@ -186,10 +228,10 @@ class Replica:
 class Ticket:
     """Listens on a stream that waits for a slot. `on_reserved` is set by the router."""
 
-    def __init__(self, replica: Replica, stream: CallStream) -> None:
+    def __init__(self, replica: Replica, stream: Stream) -> None:
         self._replica = replica
         self._stream = stream
-        self.on_reserved: Callable[[Replica, CallStream], None] | None = None
+        self.on_reserved: Callable[[Replica, Stream], None] | None = None
 
     def on_frame(self, frame: replica_pb2.ReplyFrame) -> None:
         """The slot is reserved, or the replica does not want us any more."""

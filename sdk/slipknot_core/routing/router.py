@@ -33,7 +33,7 @@ from .replica import FIRST_LOST_AVOID_S, Replica
 from .retry import RetryBudget, may_repeat
 from .silence import prefer_answering
 from .snapshot import DeploymentRoute
-from .stream import CallStream
+from .stream import Stream
 
 logger = logging.getLogger("slipknot.serve")
 
@@ -155,7 +155,8 @@ class Router:
         """Send the exchange elsewhere if that is right; its replica is avoided for a while."""
         assert isinstance(seat, Replica)
         now_s = time.monotonic()
-        seat.avoid_until_s = max(seat.avoid_until_s, now_s + FIRST_LOST_AVOID_S)
+        if not seat.has_changed_carrier():
+            seat.avoid_until_s = max(seat.avoid_until_s, now_s + FIRST_LOST_AVOID_S)
         if not is_certain:
             others = sum(r is not seat and r.avoid_until_s <= now_s for r in self._replicas.values())
             repeatable, attempts = exchange.repeatable, exchange.attempts
@@ -196,7 +197,7 @@ class Router:
                     return
                 exchange, _ = self._waiting.popitem(last=False)
                 replica.expect_model(wanted.multiplexed_model_id)
-                exchange.start(replica.take(), replica)
+                exchange.start(replica.take(alone=exchange.is_large), replica)
         finally:
             self._is_assigning = False
 
@@ -212,7 +213,7 @@ class Router:
         for first in (exchange, *reversed(older)):
             self._waiting.move_to_end(first, last=False)
 
-    def _on_reserved(self, replica: Replica, stream: CallStream) -> None:
+    def _on_reserved(self, replica: Replica, stream: Stream) -> None:
         if self._waiting:
             exchange, _ = self._waiting.popitem(last=False)
             exchange.start(stream, replica)

@@ -1,4 +1,5 @@
-"""One gRPC stream to a replica: carries one exchange at a time, one after another.
+"""A stream to a replica: carries one exchange at a time, one after another. `CallStream` is one that is a
+gRPC stream of its own; those of a session are in `session.py`.
 
 A task of the stream's own reads it, for two reasons: cancelling a task that awaits a gRPC read leaks memory
 in grpcio, and an idle stream must notice at once that its replica is gone. Writing is a task of its own for
@@ -35,11 +36,41 @@ class Listener(Protocol):
         """
 
 
-class CallStream:
-    """The calling end of one `ReplicaService.Call`.
+class Stream(Protocol):
+    """The calling end of a stream. `listener` is None while it is idle in its pool."""
 
-    `listener` is None while the stream is idle in its pool. Must be made and used on the loop of its channel.
-    """
+    listener: Listener | None
+    has_ended: bool
+    has_unsent_open: bool
+    """It ended before the last Open was written: nobody has seen that."""
+    was_lost: bool
+    """It ended because the replica, or the way to it, is gone."""
+
+    @property
+    def is_alone(self) -> bool:
+        """It shares its gRPC stream with no other."""
+
+    def post(self, frame: replica_pb2.CallFrame) -> None:
+        """Write `frame` soon, after those posted before. A broken stream is reported to the listener."""
+
+    async def send(self, frame: replica_pb2.CallFrame) -> None:
+        """Write `frame` and wait until gRPC has taken it.
+
+        Cancellation:
+            Safe: the frame is written nevertheless.
+        """
+
+    def abandon(self, reason: CancelReason, origin: str) -> None:
+        """Cancel the exchange that runs on this stream and throw the stream away."""
+
+    def discard(self) -> None:
+        """Throw an idle stream away."""
+
+
+class CallStream:
+    """The calling end of one `ReplicaService.Call`. Must be made and used on the loop of its channel."""
+
+    is_alone = True
 
     def __init__(
         self,
@@ -59,13 +90,11 @@ class CallStream:
         self.listener: Listener | None = None
         self.has_ended = False
         self.has_unsent_open = False
-        """It ended before the last Open was written: nobody has seen that."""
         self.was_lost = False
-        """It ended because the replica, or the way to it, is gone."""
         tasks.spawn(self._read(), "read")
 
     def post(self, frame: replica_pb2.CallFrame) -> None:
-        """Write `frame` soon, after those posted before. A broken stream is reported to the listener."""
+        """As `Stream.post`."""
         if self.has_ended:
             return
         self._pending.append(frame)
@@ -73,23 +102,19 @@ class CallStream:
             self._writer = self._tasks.spawn(self._write(), "write")
 
     async def send(self, frame: replica_pb2.CallFrame) -> None:
-        """Write `frame` and wait until gRPC has taken it.
-
-        Cancellation:
-            Safe: the frame is written nevertheless.
-        """
+        """As `Stream.send`."""
         self.post(frame)
         if self._writer is not None:
             await asyncio.shield(self._writer)
 
     def abandon(self, reason: CancelReason, origin: str) -> None:
-        """Cancel the exchange that runs on this stream and throw the stream away."""
+        """As `Stream.abandon`."""
         self.listener = None
         if not self.has_ended and not self._was_cancelled:
             self._tasks.spawn(self._cancel(reason, origin), "cancel")
 
     def discard(self) -> None:
-        """Throw an idle stream away."""
+        """As `Stream.discard`."""
         self.listener = None
         self._was_cancelled = True
         self._call.cancel()

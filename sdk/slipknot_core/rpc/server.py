@@ -197,6 +197,8 @@ async def _end(error: BaseException, context: Any, method: str) -> None:
         info = failures.to_error_info(error, with_pickle=False)
         info.traceback = ""
         await context.abort(error.grpc_code, str(error), ((ERROR_KEY, info.SerializeToString()),))
+    if isinstance(error, NotImplementedError):  # what a servicer does not define
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not implemented here")
     if not isinstance(error, Exception):
         return
     if type(error).__name__ == "ExecuteBatchError":

@@ -22,6 +22,7 @@ def test_each_variable_sets_its_own_field() -> None:
     """No two variables are mixed up."""
     environ = {name: str(number) for number, name in enumerate(RPC_NAMES, start=5)}
     assert rpc_settings(environ) == RpcSettings(5, 6, 7)
+    assert rpc_settings({"SLIPKNOT_RPC_CARRIER": "call"}) == RpcSettings(carrier="call")
     environ = {"SLIPKNOT_ADDRESS": "unix:/run/c", "SLIPKNOT_CLUSTER_TOKEN": "secret"}
     assert cluster_settings(environ) == ClusterSettings("unix:/run/c", Credentials("secret"))
 
@@ -32,3 +33,9 @@ def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: str) -> Non
     """The error names variable and value, and what to do."""
     with pytest.raises(ValueError, match=f"{name}='{value}' is not a positive .* set one"):
         rpc_settings({name: value})
+
+
+def test_an_unknown_carrier_is_refused_by_name() -> None:
+    """The error names variable, value, and the words there are."""
+    with pytest.raises(ValueError, match="SLIPKNOT_RPC_CARRIER='pigeon' is not known; use one of auto, call"):
+        rpc_settings({"SLIPKNOT_RPC_CARRIER": "pigeon"})

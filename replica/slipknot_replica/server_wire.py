@@ -1,0 +1,244 @@
+"""What carries streams on the serving end: an RPC of its own for each (`Call`), or one RPC for many
+(`Session`).
+
+An RPC is read by a task and written by another one that lives only while there is something to write: what
+was posted in one step of the loop, or while gRPC took the last message, goes out as one message.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from slipknot_core.errors import ProtocolError
+from slipknot_proto.v1 import replica_pb2
+
+from .server_stream import Host, ServerStream
+
+logger = logging.getLogger("slipknot.serve")
+
+MAX_FRAMES = 128
+"""Of a session in one message, so that a reply never waits for a very large one to be put together."""
+
+
+MAX_STREAMS = 16_384
+"""Of one session; more than any caller needs."""
+
+
+class _Rpc:
+    """What both kinds have in common; `run` is the RPC's handler."""
+
+    def __init__(self, host: Host, context: Any) -> None:
+        self._host = host
+        self._context = context
+        self._writer: asyncio.Task[None] | None = None
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Serve the RPC to its end.
+
+        Cancellation:
+            The client has cancelled, or is gone: what runs is cancelled too.
+        """
+        self._host.tasks.spawn(self._read(), "stream-read")
+        try:
+            await asyncio.wait((self._ended,))
+            if self._ended.exception() is not None:
+                self._lose()  # at once: a write under way may take its time
+            if self._writer is not None:
+                await self._writer  # a status in the middle of a write is lost, and the caller would hang
+            self._ended.result()
+        finally:
+            if not self._ended.done():
+                self._ended.cancel()
+            self._lose()
+
+    def fail(self, error: ProtocolError) -> None:
+        """The caller has broken the protocol: end the RPC."""
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    # --- for subclasses -----------------------------------------------------------------------------
+
+    def _on_request(self, request: Any) -> None:
+        """Take a message of the caller's. Raises ProtocolError."""
+        raise NotImplementedError
+
+    def _on_half_close(self) -> None:
+        """The caller sends nothing more."""
+        raise NotImplementedError
+
+    def _lose(self) -> None:
+        """The RPC is over: cancel what runs on it. Twice is fine."""
+        raise NotImplementedError
+
+    def _next_message(self) -> Any:
+        """The next one to write, or None."""
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def _wake_writer(self) -> None:
+        if self._writer is None and not self._ended.done():
+            self._writer = self._host.tasks.spawn(self._write(), "stream-write")
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        try:
+            while (request := await self._context.read()) is not grpc.aio.EOF:
+                self._on_request(request)
+                if self._ended.done():
+                    return
+            self._on_half_close()
+        except ProtocolError as error:
+            self.fail(error)
+        except DecodeError:
+            self.fail(ProtocolError("the bytes are no message of slipknot.v1.ReplicaService"))
+        except (grpc.aio.BaseError, asyncio.InvalidStateError) as error:
+            logger.debug("stream_broken %s", error)  # the handler's task is cancelled by gRPC
+
+    async def _write(self) -> None:
+        try:
+            while (message := self._next_message()) is not None:
+                await self._context.write(message)
+        except Exception as error:  # noqa: BLE001 - gRPC raises private classes when the caller has gone
+            logger.debug("stream_broken %s", error)
+        finally:
+            self._writer = None
+
+
+class CallWire(_Rpc):
+    """An RPC that is one stream."""
+
+    def __init__(self, host: Host, context: Any) -> None:
+        super().__init__(host, context)
+        self._outbox: list[replica_pb2.ReplyFrame] = []
+        self._stream = ServerStream(host, self)
+
+    def post(self, stream: ServerStream, frame: replica_pb2.ReplyFrame) -> None:
+        """Send a reply soon."""
+        self._outbox.append(frame)
+        self._wake_writer()
+
+    def on_ended(self, stream: ServerStream) -> None:
+        """End the RPC with it."""
+        self._end()
+
+    def end_if_idle(self) -> None:
+        """End the RPC in order if nothing runs on it."""
+        self._stream.end_if_idle()
+
+    def _on_request(self, request: replica_pb2.CallRequest) -> None:
+        for frame in request.frames:
+            self._stream.on_frame(frame)
+            if self._ended.done():
+                return
+
+    def _on_half_close(self) -> None:
+        self._stream.on_half_close()
+
+    def _lose(self) -> None:
+        self._outbox.clear()
+        self._stream.lose()
+
+    def _next_message(self) -> replica_pb2.CallResponse | None:
+        if not self._outbox:
+            return None
+        batch, self._outbox = self._outbox, []
+        return replica_pb2.CallResponse(frames=batch)
+
+
+class SessionWire(_Rpc):
+    """An RPC that carries many streams. `repr` tells how many.
+
+    Invariant: a stream is in `_streams` from its first frame to its Cancel frame, its end or the RPC's.
+    """
+
+    def __init__(self, host: Host, context: Any) -> None:
+        super().__init__(host, context)
+        self._streams: dict[int, ServerStream] = {}
+        self._ids: dict[ServerStream, int] = {}
+        self._largest_id = 0
+        self._posted: list[tuple[int, replica_pb2.ReplyFrame]] = []
+        self._ended_ids: list[int] = []
+
+    def __repr__(self) -> str:
+        return f"<SessionWire: {len(self._streams)} streams>"
+
+    def post(self, stream: ServerStream, frame: replica_pb2.ReplyFrame) -> None:
+        """Send a reply soon."""
+        self._posted.append((self._ids[stream], frame))
+        self._wake_writer()
+
+    def on_ended(self, stream: ServerStream) -> None:
+        """Tell the caller; with the last stream of a replica that drains, the RPC ends."""
+        self._ended_ids.append(self._ids[stream])
+        self._wake_writer()
+        self._forget(stream)
+        if self._host.admission.is_draining and not self._streams:
+            self._end()
+
+    def end_if_idle(self) -> None:
+        """End the streams on which nothing runs, and the RPC in order if none is left."""
+        for stream in tuple(self._streams.values()):
+            stream.end_if_idle()
+        if not self._streams:
+            self._end()
+
+    def _on_request(self, request: replica_pb2.SessionRequest) -> None:
+        if len(request.stream_ids) != len(request.frames):
+            raise ProtocolError(
+                f"a session message with {len(request.frames)} frames for {len(request.stream_ids)} streams"
+            )
+        for stream_id, frame in zip(request.stream_ids, request.frames, strict=True):
+            self._on_frame(stream_id, frame)
+            if self._ended.done():
+                return
+
+    def _on_frame(self, stream_id: int, frame: replica_pb2.CallFrame) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            if stream_id <= self._largest_id:
+                return  # it has ended, and the caller had not heard of it yet
+            if len(self._streams) >= MAX_STREAMS:
+                raise ProtocolError(f"more than {MAX_STREAMS} streams in one session")
+            self._largest_id = stream_id
+            stream = self._streams[stream_id] = ServerStream(self._host, self)
+            self._ids[stream] = stream_id
+        stream.on_frame(frame)
+        if frame.WhichOneof("frame") == "cancel" and stream_id in self._streams:
+            stream.lose()
+            self._forget(stream)
+
+    def _forget(self, stream: ServerStream) -> None:
+        self._streams.pop(self._ids.pop(stream), None)
+
+    def _on_half_close(self) -> None:
+        self._end()  # callers cancel their sessions, or vanish; what still runs is cancelled by `run`
+
+    def _lose(self) -> None:
+        streams = tuple(self._streams.values())
+        self._posted.clear()
+        for stream in streams:
+            stream.lose()
+        self._streams.clear()
+        self._ids.clear()
+
+    def _next_message(self) -> replica_pb2.SessionResponse | None:
+        if not self._posted and not self._ended_ids:
+            return None
+        batch = self._posted[:MAX_FRAMES]
+        del self._posted[:MAX_FRAMES]
+        ended: list[int] = []
+        if not self._posted:  # after the last frames of these streams
+            ended, self._ended_ids = self._ended_ids, ended
+        return replica_pb2.SessionResponse(
+            stream_ids=[stream_id for stream_id, _ in batch],
+            frames=[frame for _, frame in batch],
+            ended_stream_ids=ended,
+        )
