@@ -96,7 +96,7 @@ def _checked_limit(value: Any) -> int | None:
     return value
 
 
-def _new_cache(name: str, limit: int | None) -> ModelCache:
+def _new_cache(name: str, limit: int | None, _is_method: bool) -> ModelCache:
     cache = ModelCache(name, limit)
     replica = serve_context._replica_context_or_none()
     if replica is not None:

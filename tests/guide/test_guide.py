@@ -125,7 +125,7 @@ def run_script(start: Start, port_8000: None, tmp_path: Path) -> RunScript:
             path = tmp_path / name
             path.write_text("\n".join(kept))
         console = start(str(path), cwd=path.parent)
-        console.wait_for(r"Added 1 replica")
+        console.wait_for(r"Added \d+ replica")
         children = descendants(console.process.pid)
         console.end()
         assert console.process.returncode == 0, console.output
@@ -176,6 +176,21 @@ def test_only_the_import_is_ours(path: Path) -> None:
 )
 def test_a_request_and_its_answer(run_script: RunScript, name: str, last_line: str) -> None:
     assert own_lines(run_script(name)) == [last_line]
+
+
+def test_single_requests_are_answered_in_batches(run_script: RunScript) -> None:
+    output = run_script("../batching.py")
+    assert own_lines(output) == [str([str(n * n) for n in range(16)]), "['0 1 ', '0 1 2 ']"]
+    sizes = [int(size) for size in re.findall(r"a batch of (\d+)", output)]
+    assert sum(sizes) == 16 and len(sizes) < 16
+
+
+def test_requests_go_where_their_model_is(run_script: RunScript) -> None:
+    output = run_script("../multiplexing.py")
+    names = ("ant", "bee", "cat", "dog", "eel")
+    assert own_lines(output) == [f"{name} answers {question}" for question in range(2) for name in names]
+    assert [output.count(f"loading {name}") for name in names] == [1] * 5
+    assert [output.count(f"unloaded {name}") for name in names] == [1] * 5
 
 
 def test_a_client_that_leaves(run_script: RunScript) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         start,
         status,
     )
+    from .._batching import batch
     from .._deployment import Application, Deployment, deployment
     from .._ingress import ingress
     from .._multiplexed import multiplexed
@@ -29,6 +30,7 @@ __all__ = [
     "Deployment",
     "HTTPOptions",
     "RunTarget",
+    "batch",
     "cancelled",
     "config",
     "context",
@@ -68,6 +70,7 @@ _HOME = {
         "start",
         "status",
     ),
+    "slipknot._batching": ("batch",),
     "slipknot._deployment": ("Application", "Deployment", "deployment"),
     "slipknot._ingress": ("ingress",),
     "slipknot._multiplexed": ("multiplexed",),

@@ -158,6 +158,15 @@ def get_request_context() -> RequestContextView:
 
 _get_serve_request_context = get_request_context
 
+_batch_requests: contextvars.ContextVar[tuple[RequestContext, ...]] = contextvars.ContextVar(
+    "slipknot_batch_requests", default=()
+)
+
+
+def _get_serve_batch_request_context() -> list[RequestContextView]:
+    """In a batch function: the requests of its callers."""
+    return [RequestContextView(request) for request in _batch_requests.get()]
+
 
 def cancelled() -> bool:
     """Tell whether the request at hand was cancelled; for sync handlers, which nothing interrupts."""

@@ -29,6 +29,7 @@ EXPORTED = [
     "Deployment",
     "HTTPOptions",
     "RunTarget",
+    "batch",
     "cancelled",
     "delete",
     "deployment",
