@@ -6,7 +6,10 @@ from typing import Any
 
 import grpc
 
+from slipknot_core.errors import PermissionDeniedError
 from slipknot_core.ids import DeploymentId
+from slipknot_core.rpc.access import caller_role
+from slipknot_core.rpc.roles import Role
 from slipknot_core.spec import ApplicationSpec
 from slipknot_proto.v1 import controller_pb2, controller_pb2_grpc, discovery_pb2, discovery_pb2_grpc
 
@@ -79,6 +82,9 @@ class DiscoveryService(discovery_pb2_grpc.DiscoveryServiceServicer):
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """As documented in discovery.proto."""
         proxy = request.proxy if request.HasField("proxy") else None
+        if proxy is not None and caller_role.get() is not Role.MEMBER:
+            # Deployers tell their credentials to the proxies that they are told of.
+            raise PermissionDeniedError(f"a proxy needs the role {Role.MEMBER}")
         if proxy is not None:
             self._coordinator.proxy_joined(proxy)
         try:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_core.settings import take_credentials
@@ -26,7 +26,7 @@ class ProxyConfig:
     listen_fd: int | None = None
     """Inherited listening socket, used instead of `host` and `port`."""
     gateway_host: str = "127.0.0.1"
-    """Address of the gRPC gateway; on loopback it is open, beyond it demands credentials."""
+    """Address of the gRPC gateway."""
     gateway_port_may_change: bool = False
     """Take any free port for the gateway if `gateway_port` is taken."""
     gateway_port: int | None = 9000
@@ -78,6 +78,9 @@ class ProxyConfig:
     """Where "ready <http address> <gateway address>" is written once the proxy listens; "-" is no gateway."""
     logging_json: str = ""
     """JSON of the logging settings; empty: the defaults."""
+    gateway_access: Literal["auto", "open", "credentials"] = "auto"
+    """Who may use the gateway: "open" everybody who gets there, "credentials" those with a token or
+    certificate of this cluster; "auto" is open on loopback, and demands credentials beyond it."""
     advertise_host: str = ""
     """Name or address that others reach this proxy by; empty: this machine's host name where it listens on
     all of its addresses."""
@@ -89,6 +92,8 @@ class ProxyConfig:
             raise ValueError("ssl_keyfile and ssl_certfile go together; only one of them is set")
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise ValueError(f"root_path={self.root_path!r} must begin with '/' and must not end with it")
+        if self.gateway_access not in ("auto", "open", "credentials"):
+            raise ValueError(f"gateway_access={self.gateway_access!r} is none of auto, open, credentials")
         for name in ("port", "gateway_port"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 65535:

@@ -160,7 +160,7 @@ class Proxy:
         await dispatcher.start()
 
     async def _bind_gateway(self, gateway: grpc.aio.Server, credentials: Credentials) -> str:
-        host, is_open = self.config.gateway_host, credentials.is_empty and self._has_open_gateway
+        host, is_open = self.config.gateway_host, self._has_open_gateway
         try:
             address = join(host, self.config.gateway_port or 0)
             return await bind(gateway, address, credentials, is_open=is_open)
@@ -171,7 +171,9 @@ class Proxy:
 
     @property
     def _has_open_gateway(self) -> bool:
-        return is_loopback(join(self.config.gateway_host, 0))
+        if self.config.gateway_access == "auto":
+            return is_loopback(join(self.config.gateway_host, 0))
+        return self.config.gateway_access == "open"
 
     def _advertised(self, address: str) -> str:
         """An inherited socket is a launcher's, for its own machine."""

@@ -9,12 +9,14 @@ from typing import Any
 import grpc.aio
 
 from slipknot_core.rpc.channel import new_channel
+from slipknot_core.rpc.credentials import Credentials
 from slipknot_proto.v1 import gateway_pb2, gateway_pb2_grpc
 
 from ._client_messages import (
     HttpResponse,
     Target,
     check_encoding,
+    gateway_credentials,
     http_request,
     http_response,
     read_headers,
@@ -30,15 +32,23 @@ class AsyncClient:
         address: The gateway's "host:port".
         timeout_s: For each call, in seconds; None: no limit.
         encoding: "msgpack" or "json".
+        credentials: For a gateway that demands them. None: those of the environment, but none for a gateway
+            on loopback, which is open.
 
     Raises:
         ValueError: The encoding is unknown.
     """
 
     def __init__(
-        self, address: str = "127.0.0.1:9000", *, timeout_s: float | None = None, encoding: str = "msgpack"
+        self,
+        address: str = "127.0.0.1:9000",
+        *,
+        timeout_s: float | None = None,
+        encoding: str = "msgpack",
+        credentials: Credentials | None = None,
     ) -> None:
         self.address = address
+        self._credentials = gateway_credentials(address, credentials)
         self._timeout_s = timeout_s
         self._encoding = check_encoding(encoding)
         self._channel: grpc.aio.Channel | None = None
@@ -117,7 +127,7 @@ class AsyncClient:
     @property
     def _stub(self) -> Any:
         if self._channel is None:
-            self._channel = new_channel(self.address)
+            self._channel = new_channel(self.address, self._credentials)
         return gateway_pb2_grpc.GatewayServiceStub(self._channel)
 
     def _begin(self, target: Target, args: Any, kwargs: Any) -> "AsyncClientResponse | AsyncClientStream":

@@ -10,13 +10,18 @@ import grpc
 
 from slipknot_core import payloads
 from slipknot_core.errors import (
+    PermissionDeniedError,
     ProtocolError,
     RequestCancelledError,
     RequestTimeoutError,
     SlipknotServeException,
+    UnauthenticatedError,
 )
 from slipknot_core.failures import USER_EXCEPTION, from_error_info
+from slipknot_core.rpc.addresses import is_loopback
 from slipknot_core.rpc.channel import ERROR_KEY
+from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
+from slipknot_core.settings import cluster_settings
 from slipknot_proto.v1 import gateway_pb2
 from slipknot_proto.v1.payload_pb2 import ErrorInfo, Payload
 
@@ -33,6 +38,13 @@ class RemoteError(SlipknotServeException):
     def __init__(self, message: str, type_name: str = "") -> None:
         super().__init__(message)
         self.type_name = type_name
+
+
+def gateway_credentials(address: str, credentials: Credentials | None) -> Credentials:
+    """What a client proves itself with; on loopback the environment's secrets are not given away."""
+    if credentials is not None:
+        return credentials
+    return NO_CREDENTIALS if is_loopback(address) else cluster_settings().credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +170,10 @@ def to_error(error: Any, address: str) -> Exception:
             return RequestCancelledError("the call was cancelled")
         case grpc.StatusCode.INVALID_ARGUMENT:
             return ProtocolError(details)
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return UnauthenticatedError(details)
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return PermissionDeniedError(details)
         case code:
             return SlipknotServeException(f"{code.name}: {details}")
 

@@ -264,14 +264,28 @@ def _open(address: str, credentials: Credentials) -> Connection:
 
 async def _start(loop: asyncio.AbstractEventLoop, dispatcher: Dispatcher) -> Connection:
     await dispatcher.start()
+    refused = asyncio.ensure_future(dispatcher.refused.wait())
+    arrived = asyncio.ensure_future(
+        dispatcher.wait_for(lambda snapshot: snapshot.epoch > 0, CONNECT_TIMEOUT_S)
+    )
     try:
-        await dispatcher.wait_for(lambda snapshot: snapshot.epoch > 0, CONNECT_TIMEOUT_S)
+        await asyncio.wait((refused, arrived), return_when=asyncio.FIRST_COMPLETED)
+        if not arrived.done() and dispatcher.failure is not None:
+            raise dispatcher.failure
+        await arrived
     except TimeoutError:
         raise ControllerUnavailableError(
             f"no controller answers at {dispatcher.controller_address!r}; start one with `slipknot start`, "
-            "or check the address and SLIPKNOT_CLUSTER_TOKEN"
+            f"or check the address and the credentials{_last_words(dispatcher)}"
         ) from None
+    finally:
+        refused.cancel()
+        arrived.cancel()
     return Connection(loop, dispatcher)
+
+
+def _last_words(dispatcher: Dispatcher) -> str:
+    return f" (the last attempt: {dispatcher.failure})" if dispatcher.failure is not None else ""
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

@@ -21,8 +21,8 @@ from typing import Any
 
 import grpc
 
-from slipknot_core.rpc.options import channel_options
-from slipknot_core.settings import rpc_settings
+from slipknot_core.rpc.channel import new_blocking_channel, token_metadata
+from slipknot_core.rpc.credentials import Credentials
 from slipknot_proto.v1 import gateway_pb2, gateway_pb2_grpc
 
 from ._async_client import AsyncClient, AsyncClientHandle
@@ -31,6 +31,7 @@ from ._client_messages import (
     RemoteError,
     Target,
     check_encoding,
+    gateway_credentials,
     http_request,
     http_response,
     read_headers,
@@ -58,18 +59,27 @@ class Client:
         address: The gateway's "host:port".
         timeout_s: For each call, in seconds; None: no limit.
         encoding: "msgpack" or "json".
+        credentials: For a gateway that demands them. None: those of the environment, but none for a gateway
+            on loopback, which is open.
 
     Raises:
         ValueError: The encoding is unknown.
     """
 
     def __init__(
-        self, address: str = "127.0.0.1:9000", *, timeout_s: float | None = None, encoding: str = "msgpack"
+        self,
+        address: str = "127.0.0.1:9000",
+        *,
+        timeout_s: float | None = None,
+        encoding: str = "msgpack",
+        credentials: Credentials | None = None,
     ) -> None:
         self.address = address
         self._timeout_s = timeout_s
         self._encoding = check_encoding(encoding)
-        self._channel = grpc.insecure_channel(address, options=channel_options(rpc_settings()))
+        credentials = gateway_credentials(address, credentials)
+        self._metadata = token_metadata(credentials)
+        self._channel = new_blocking_channel(address, credentials)
         self._stub = gateway_pb2_grpc.GatewayServiceStub(self._channel)
         self._calls: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -124,7 +134,9 @@ class Client:
             SlipknotServeException: The gateway cannot be reached.
         """
         message = http_request(method, path, headers, content, json)
-        call = self._stub.SendHttpRequest.future(message, timeout=self._timeout(timeout_s))
+        call = self._stub.SendHttpRequest.future(
+            message, timeout=self._timeout(timeout_s), metadata=self._metadata
+        )
         self._calls.add(call)
         return http_response(_result(call, None, self.address))
 
@@ -142,14 +154,16 @@ class Client:
         message = gateway_pb2.StreamHttpRequestRequest(
             request=http_request(method, path, headers, content, json)
         )
-        call = self._stub.StreamHttpRequest(message, timeout=self._timeout(timeout_s))
+        call = self._stub.StreamHttpRequest(
+            message, timeout=self._timeout(timeout_s), metadata=self._metadata
+        )
         self._calls.add(call)
         return HttpStream(call, self.address)
 
     def applications(self) -> list[str]:
         """Names of the applications that are deployed."""
         call = self._stub.ListApplications.future(
-            gateway_pb2.ListApplicationsRequest(), timeout=self._timeout(None)
+            gateway_pb2.ListApplicationsRequest(), timeout=self._timeout(None), metadata=self._metadata
         )
         return list(_result(call, None, self.address).application_names)
 
@@ -157,12 +171,14 @@ class Client:
         message = target.message(args, kwargs)
         if target.stream:
             call = self._stub.StreamMethod(
-                gateway_pb2.StreamMethodRequest(target=message), timeout=target.timeout_s
+                gateway_pb2.StreamMethodRequest(target=message),
+                timeout=target.timeout_s,
+                metadata=self._metadata,
             )
             self._calls.add(call)
             return ClientStream(call, self.address)
         call = self._stub.CallMethod.future(
-            gateway_pb2.CallMethodRequest(target=message), timeout=target.timeout_s
+            gateway_pb2.CallMethodRequest(target=message), timeout=target.timeout_s, metadata=self._metadata
         )
         self._calls.add(call)
         return ClientResponse(call, self.address)

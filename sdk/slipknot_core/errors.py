@@ -12,6 +12,7 @@ ValueError.
     ├── SerializationError                 a value cannot travel; pass something else
     ├── ProtocolError                      a peer broke the contract; a bug or a foreign peer
     ├── UnauthenticatedError               credentials missing or wrong; get the cluster's token
+    ├── PermissionDeniedError              the credentials are of too small a role; get those of a larger one
     ├── ConflictError                      another application holds this route prefix; choose another
     └── ControllerUnavailableError         the controller cannot be reached; start it or check the address
     RemoteTraceback                        a remote traceback's text, the __cause__ of user exceptions
@@ -131,6 +132,14 @@ class UnauthenticatedError(SlipknotServeException):
     http_status = 401
 
 
+class PermissionDeniedError(SlipknotServeException):
+    """The credentials are right, but their role may not do this; the message names the role it takes."""
+
+    reason = "PERMISSION_DENIED"
+    grpc_code = grpc.StatusCode.PERMISSION_DENIED
+    http_status = 403
+
+
 class ConflictError(SlipknotServeException):
     """Another application holds this route prefix."""
 
@@ -172,6 +181,7 @@ BY_REASON: dict[str, type[SlipknotServeException]] = {
         SerializationError,
         ProtocolError,
         UnauthenticatedError,
+        PermissionDeniedError,
         ConflictError,
         ControllerUnavailableError,
     )

@@ -16,7 +16,8 @@ from slipknot import serve
 from slipknot.testing import Cluster
 from slipknot_controller.config import ControllerConfig
 from slipknot_controller.main import Controller
-from slipknot_core.rpc.channel import TOKEN_KEY, new_channel
+from slipknot_core.rpc.access import TOKEN_KEY
+from slipknot_core.rpc.channel import new_channel
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_proto.v1 import (
     controller_pb2,

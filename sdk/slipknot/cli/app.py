@@ -197,6 +197,46 @@ def node(context: typer.Context) -> None:
     _checked(lambda: run_node(context.args))
 
 
+@app.command()
+def token(
+    role: Annotated[
+        str,
+        typer.Option(
+            help="member: a new secret for a new cluster. deployer, client: made from the cluster's, which "
+            "must be in the environment."
+        ),
+    ] = "member",
+    output: Annotated[
+        Path | None, typer.Option("--output-path", "-o", help="Write to this new file, of mode 0600.")
+    ] = None,
+) -> None:
+    """Make a token that processes prove themselves with."""
+    from .secrets import make_token
+
+    _checked(lambda: make_token(role, output))
+
+
+@app.command()
+def certs(
+    directory: Annotated[
+        Path, typer.Option("--dir", help="Where the files go; an authority that is there is used again.")
+    ] = Path("certs"),
+    role: Annotated[
+        list[str] | None, typer.Option(help="member, deployer or client; several times. Default: all.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Beginning of the files' names; default: the role.")] = "",
+    days: Annotated[float, typer.Option(help="How long the certificates are valid.")] = 365,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="Host name or IP address for clients that check those; several times."),
+    ] = None,
+) -> None:
+    """Make certificates for mutual TLS, and a small authority that signs them."""
+    from .secrets import make_certificates
+
+    _checked(lambda: make_certificates(directory, role or [], name, days, host or []))
+
+
 def main() -> None:
     """Entry point of the `slipknot` command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..ids import DeploymentId
 from ..request_context import RequestContext
-from ..rpc.channel import RefusalLog, new_channel, token_metadata
+from ..rpc.channel import RefusalLog, new_channel, token_metadata, translate_error
 from ..rpc.credentials import NO_CREDENTIALS, Credentials
 from ..tasks import TaskOwner
 from .exchange import Exchange
@@ -63,6 +63,10 @@ class Dispatcher:
         self.controller_address = controller_address
         self.snapshot = EMPTY
         self.is_connected = False
+        self.refused = asyncio.Event()
+        """The controller does not accept this process's credentials; `failure` says why."""
+        self.failure: Exception | None = None
+        """Why the last attempt to watch failed."""
         self._node_id = node_id
         self.credentials = credentials
         self._request = discovery_pb2.WatchRequest(watcher=watcher, proxy=proxy)
@@ -233,7 +237,9 @@ class Dispatcher:
             except grpc.aio.AioRpcError as error:
                 if self.is_connected:
                     logger.warning("controller_lost %s; serving on with the last snapshot", error.code().name)
-                self._refusals.note(error)
+                self.failure = translate_error(error)
+                if self._refusals.note(error):
+                    self.refused.set()
             finally:
                 self.is_connected = False
                 call.cancel()

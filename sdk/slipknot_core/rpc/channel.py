@@ -9,17 +9,24 @@ from slipknot_proto.v1.payload_pb2 import ErrorInfo
 
 from .. import errors, failures
 from ..settings import RpcSettings, rpc_settings
+from .access import TOKEN_KEY
 from .credentials import NO_CREDENTIALS, Credentials
 from .options import channel_options
-from .tls import MEMBER_NAME, channel_credentials
+from .roles import Role
+from .tls import channel_credentials
 
 logger = logging.getLogger("slipknot.serve")
 
-TOKEN_KEY = "slipknot-token"
-"""Metadata key of the cluster's shared secret."""
-
 REFUSALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 """A peer that ends a call so will do it again."""
+
+TLS_REMEDY = (
+    "check that SLIPKNOT_TLS_CA, _CERT and _KEY are set at both ends, come from one authority, and have not "
+    "expired"
+)
+
+MEMBERS_ONLY = ("grpc.ssl_target_name_override", Role.MEMBER.domain_name)
+"""Option of a channel: whatever the host is called, its certificate must be a member's."""
 
 ERROR_KEY = "slipknot-error-bin"
 """Trailing metadata key of a serialised ErrorInfo."""
@@ -45,8 +52,26 @@ def new_channel(
     return grpc.aio.secure_channel(
         address,
         channel_credentials(credentials.tls),
-        options=[*options, ("grpc.ssl_target_name_override", MEMBER_NAME)],
+        options=[*options, MEMBERS_ONLY],
         interceptors=interceptors,
+    )
+
+
+def new_blocking_channel(address: str, credentials: Credentials = NO_CREDENTIALS) -> grpc.Channel:
+    """As `new_channel` for programs without a loop; all calls must pass the token themselves (`metadata=`).
+
+    Args:
+        address: "unix:/path" or "host:port".
+        credentials: What this process proves itself with.
+
+    Raises:
+        ValueError: A TLS file cannot be read.
+    """
+    options = channel_options(rpc_settings())
+    if credentials.tls is None or address.startswith("unix:"):
+        return grpc.insecure_channel(address, options=options)
+    return grpc.secure_channel(
+        address, channel_credentials(credentials.tls), options=[*options, MEMBERS_ONLY]
     )
 
 
@@ -62,12 +87,14 @@ class RefusalLog:
         self._address = address
         self._said = ""
 
-    def note(self, error: grpc.aio.AioRpcError) -> None:
-        """An attempt has failed; logged if it was refused."""
+    def note(self, error: grpc.aio.AioRpcError) -> bool:
+        """An attempt has failed; if it was refused, that is logged, and the answer is True."""
         details = error.details() or ""
-        if error.code() in REFUSALS and details != self._said:
+        is_refusal = error.code() in REFUSALS or is_tls_failure(error)
+        if is_refusal and details != self._said:
             self._said = details
             logger.error("refused %s by %s: %s", error.code().name, self._address, details)
+        return is_refusal
 
     def forget(self) -> None:
         """An attempt has succeeded."""
@@ -81,10 +108,14 @@ def translate_error(error: grpc.aio.AioRpcError) -> Exception:
             return failures.from_error_info(ErrorInfo.FromString(value))
     details = error.details() or error.code().name
     match error.code():
+        case grpc.StatusCode.UNAVAILABLE if is_tls_failure(error):
+            return errors.UnauthenticatedError(f"{details}; {TLS_REMEDY}")
         case grpc.StatusCode.UNAVAILABLE:
             return errors.ControllerUnavailableError(f"the peer cannot be reached: {details}")
         case grpc.StatusCode.UNAUTHENTICATED:
             return errors.UnauthenticatedError(details)
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return errors.PermissionDeniedError(details)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return errors.RequestTimeoutError(details)
         case grpc.StatusCode.CANCELLED:
@@ -95,6 +126,14 @@ def translate_error(error: grpc.aio.AioRpcError) -> Exception:
             return errors.SlipknotServeException(f"{error.code().name}: {details}")
 
 
+def is_tls_failure(error: grpc.aio.AioRpcError) -> bool:
+    """The peer is there, but the two ends do not agree on TLS or on a certificate."""
+    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+        return False
+    details = (error.details() or "").lower()
+    return any(word in details for word in ("handshake", "ssl", "certificate"))
+
+
 def never_connected(error: grpc.aio.AioRpcError) -> bool:
     """The call certainly never reached a server, so user code certainly did not start."""
     if error.code() is not grpc.StatusCode.UNAVAILABLE:
@@ -103,6 +142,6 @@ def never_connected(error: grpc.aio.AioRpcError) -> bool:
 
 
 def _token_interceptors(token: str) -> list[grpc.aio.ClientInterceptor]:
-    from .token import client_interceptors
+    from .call_metadata import client_interceptors
 
     return client_interceptors(TOKEN_KEY, token)

@@ -14,12 +14,12 @@ import grpc.aio
 
 from .. import errors, failures
 from ..settings import RpcSettings, rpc_settings
+from .access import AccessGuard
 from .addresses import is_loopback, join, split
-from .channel import ERROR_KEY, TOKEN_KEY
+from .channel import ERROR_KEY
 from .credentials import HOW_TO_GET_SOME, MIN_TOKEN_LENGTH, NO_CREDENTIALS, Credentials
 from .options import server_options
 from .tls import server_credentials
-from .token import TokenGuard
 
 logger = logging.getLogger("slipknot.serve")
 
@@ -32,11 +32,16 @@ def new_server(
     """Make a server whose handlers are guarded.
 
     Args:
-        credentials: With a token, calls without it are refused before any payload is read.
+        credentials: Calls that prove no sufficient role are refused before any payload is read. Empty: all
+            calls are served.
         settings: Bounds and timing; read from the environment if None.
+
+    Raises:
+        ValueError: The token is not one of a member.
     """
-    token = credentials.token
-    interceptors: list[grpc.aio.ServerInterceptor] = [TokenGuard(TOKEN_KEY, token)] if token else []
+    interceptors: list[grpc.aio.ServerInterceptor] = (
+        [] if credentials.is_empty else [AccessGuard(credentials)]
+    )
     return grpc.aio.server(
         interceptors=[*interceptors, HandlerGuard()], options=server_options(settings or rpc_settings())
     )
