@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
-from slipknot_core.settings import take_credentials
+from slipknot_core.settings import cluster_settings, take_credentials
 
 STORE_KINDS = ("memory", "sqlite")
 
@@ -50,6 +50,10 @@ class ControllerConfig:
     advertise_address: str = ""
     """"host:port" that others reach this controller at; empty: `address`, with this machine's host name where
     that is all of its addresses."""
+    admin_address: str = ""
+    """Where metrics are shown, "host:port" or "unix:/path"; empty: nowhere."""
+    admin_token: str = ""
+    """What readers of the admin port must send; may be empty on loopback and Unix sockets."""
 
     @classmethod
     def from_json(cls, text: str) -> "ControllerConfig":
@@ -69,4 +73,5 @@ class ControllerConfig:
         if not values.get("address"):
             raise ValueError("address is missing; give 'unix:/path' or '127.0.0.1:port'")
         store = StoreConfig(**values.pop("store", {}))
+        values.setdefault("admin_token", cluster_settings().admin_token)
         return cls(**values, store=store, credentials=credentials)

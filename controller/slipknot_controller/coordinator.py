@@ -65,6 +65,8 @@ class Coordinator:
 
     def __init__(self, store: StateStore, address: str) -> None:
         self.epoch = 0
+        self.admin_address = ""
+        """Where this controller's metrics are."""
         self.applications = Applications(store, self._application_changed)
         self.engine = NodesEngine()
         self.snapshots: Latest[discovery_pb2.Snapshot] = Latest()
@@ -85,6 +87,11 @@ class Coordinator:
 
     def __repr__(self) -> str:
         return f"<Coordinator epoch {self.epoch}: {self.applications.records.keys()}, {self._queue}>"
+
+    @property
+    def observed(self) -> Mapping[DeploymentId, ObservedDeployment]:
+        """Observed state, to look at."""
+        return self._observed
 
     async def start(self) -> None:
         """Read the desired state and begin to work on it."""
@@ -205,13 +212,15 @@ class Coordinator:
 
     def status(self) -> controller_pb2.ClusterStatus:
         """The status now."""
-        return status_message(
+        status = status_message(
             self.epoch,
             self._snapshot_version,
             self.applications.records,
             self._observed,
             (self._proxies.values(), self.engine.nodes()),
         )
+        status.admin_address = self.admin_address
+        return status
 
     # --- `EngineListener`.
 

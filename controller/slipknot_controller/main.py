@@ -11,8 +11,11 @@ import sys
 
 import grpc.aio
 
+from slipknot_core.admin import AdminServer
 from slipknot_core.lifeline import follow
 from slipknot_core.logs import LoggingSettings, component_var, configure_logging
+from slipknot_core.loop_lag import LoopLag
+from slipknot_core.metrics import Reading, gauge
 from slipknot_core.role_options import read_config_json
 from slipknot_core.rpc.addresses import advertised
 from slipknot_core.rpc.server import (
@@ -24,6 +27,7 @@ from slipknot_proto.v1 import controller_pb2_grpc, discovery_pb2_grpc, registry_
 
 from .config import ControllerConfig, StoreConfig
 from .coordinator import Coordinator
+from .metrics import controller_readings
 from .registry_service import RegistryService
 from .services import ControllerService, DiscoveryService
 from .store import MemoryStore, SqliteStore, StateStore
@@ -54,11 +58,23 @@ class Controller:
         self.was_shut_down = asyncio.Event()
         """Set when a client has shut the cluster down, and all applications have ended."""
         self.coordinator: Coordinator | None = None
+        self.is_leader = True
+        """Shown in the metrics."""
+        self._loop_lag = LoopLag()
+        self._admin = AdminServer(self.readings, token=config.admin_token)
         self._store: StateStore | None = None
         self._server: grpc.aio.Server | None = None
 
     def __repr__(self) -> str:
         return f"<Controller at {self.address}: {self.coordinator}>"
+
+    async def readings(self) -> list[Reading]:
+        """What the admin port shows."""
+        shown = controller_readings(self.coordinator, is_leader=self.is_leader) if self.coordinator else []
+        lag = gauge(
+            "slipknot_controller_loop_lag_seconds", "Worst lag of the last 10 s.", self._loop_lag.lag_s
+        )
+        return [*shown, lag]
 
     async def start(self) -> None:
         """Listen and reconcile.
@@ -74,6 +90,9 @@ class Controller:
         )
         self._store = await _open_store(config.store)
         self.coordinator = Coordinator(self._store, self.address)
+        self._loop_lag.start()
+        if self.config.admin_address:
+            self.coordinator.admin_address = await self._admin.start(self.config.admin_address)
         await self.coordinator.start()
         controller_pb2_grpc.add_ControllerServiceServicer_to_server(
             ControllerService(self.coordinator, self.was_shut_down), server
@@ -85,6 +104,8 @@ class Controller:
 
     async def stop(self) -> None:
         """Let go of everything; calling it twice is fine. Replicas go on without."""
+        await self._admin.stop()
+        self._loop_lag.stop()
         if self.coordinator is not None:
             await self.coordinator.stop()
         if self._server is not None:

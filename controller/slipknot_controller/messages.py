@@ -56,7 +56,11 @@ def status_message(
         proxies=[_proxy_status(proxy) for proxy in proxies],
         nodes=[
             controller_pb2.NodeStatus(
-                node_id=node.node_id, hostname=node.hostname, pid=node.pid, replica_count=count
+                node_id=node.node_id,
+                hostname=node.hostname,
+                pid=node.pid,
+                replica_count=count,
+                admin_address=node.admin_address,
             )
             for node, count in nodes
         ],
@@ -153,4 +157,5 @@ def _proxy_status(proxy: discovery_pb2.ProxyInfo) -> controller_pb2.ProxyStatus:
         gateway_address=proxy.gateway_address,
         pid=proxy.pid,
         gateway_is_open=proxy.gateway_is_open,
+        admin_address=proxy.admin_address,
     )

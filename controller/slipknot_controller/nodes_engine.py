@@ -58,6 +58,7 @@ class NodeInfo:
     pid: int = 0
     num_cpus: float = 0.0
     memory_bytes: int = 0
+    admin_address: str = ""
 
 
 @dataclass(eq=False, slots=True)

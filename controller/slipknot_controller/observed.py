@@ -142,6 +142,10 @@ class ObservedDeployment:
     retry_at_s: float = 0.0
     must_pass_check: bool = False
     """A replica was unhealthy: its successors must pass a health check before all is well."""
+    start_count: int = 0
+    """Replicas asked for; this and the next two are for the metrics and only grow."""
+    failed_start_count: int = 0
+    crash_count: int = 0
     has_room: bool = True
     """The engine has a place for another replica."""
     status: DeploymentStatus = DeploymentStatus.UPDATING
@@ -177,6 +181,7 @@ class ObservedDeployment:
 
     def launched(self, replica_id: str, spec: DeploymentSpec, now_s: float) -> Replica:
         """A new replica's process was asked for."""
+        self.start_count += 1
         replica = Replica(replica_id, spec.version, now_s, leave_by_s=now_s + REGISTER_TIMEOUT_S)
         _set_options(replica, spec)
         self.replicas[replica_id] = replica
@@ -319,6 +324,7 @@ class ObservedDeployment:
         return self.wanted is None or replica.version == self.wanted.spec.version
 
     def _count_failed_start(self, replica: Replica, message: str, now_s: float) -> None:
+        self.failed_start_count += 1
         if not self._concerns(replica):
             return
         self.failed_starts += 1
@@ -326,6 +332,7 @@ class ObservedDeployment:
         self.retry_at_s = now_s + backoff.delay_s(self.failed_starts)
 
     def _count_crash(self, replica: Replica, message: str, now_s: float) -> None:
+        self.crash_count += 1
         if not self._concerns(replica):
             return
         lived_s = now_s - (replica.running_since_s or replica.created_at_s)

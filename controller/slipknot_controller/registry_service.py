@@ -67,7 +67,9 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
     ) -> None:
         """As documented in registry.proto."""
         hello = await _first(request_iterator, "hello")
-        info = NodeInfo(hello.node_id, hello.hostname, hello.pid, hello.num_cpus, hello.memory_bytes)
+        info = NodeInfo(
+            hello.node_id, hello.hostname, hello.pid, hello.num_cpus, hello.memory_bytes, hello.admin_address
+        )
         engine = self._coordinator.engine
         session = engine.joined(info, hello.replica_ids)
         try:

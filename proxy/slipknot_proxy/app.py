@@ -25,6 +25,7 @@ from .config import ProxyConfig
 from .failure_response import FailureResponse
 from .http_cycle import EXTENSION, HttpCycle
 from .http_request import FIRST_BODY_BYTES, HttpRequest
+from .metrics import ProxyCounts
 from .upload import Upload
 from .websocket import WebSocket
 
@@ -64,6 +65,7 @@ class ProxyApp:
     def __init__(self, config: ProxyConfig, open_exchange: OpenExchange) -> None:
         self.routes = RouteTable({})
         self.is_draining = False
+        self.counts = ProxyCounts()
         self.origin = f"proxy:{config.node_id or 'local'}:{os.getpid()}"
         """Who cancels, if the proxy does."""
         self._config = config
@@ -120,14 +122,14 @@ class ProxyApp:
             self._list_routes(cycle)
             return
         timeout_s = request_headers.timeout_s(headers, self._config.request_timeout_s)
-        request = HttpRequest(cycle, timeout_s=timeout_s, origin=self.origin)
+        request = HttpRequest(cycle, timeout_s=timeout_s, origin=self.origin, counts=self.counts)
         route = self.routes.match(path)
         if route is None:
-            request.refuse(failure_response.not_found(path), _logged_path(scope))
+            request.refuse(failure_response.not_found(path), None, _logged_path(scope))
             return
         self._enter(cycle.request_id, route, request.deadline)
         if route.unavailable:
-            request.refuse(failure_response.app_unavailable(route.app_name), route.prefix)
+            request.refuse(failure_response.app_unavailable(route.app_name), route, path)
             return
         open_ = self._open_message(cycle.request_id, route, headers)
         open_.http.CopyFrom(self._http_request(cycle, route))
@@ -136,7 +138,7 @@ class ProxyApp:
         upload = None if open_.http.end_of_body else Upload(cycle, exchange, self._tasks)
         self._ongoing.add(request)
         try:
-            await request.run(exchange, upload, route.prefix)
+            await request.run(exchange, upload, route)
         finally:
             self._ongoing.discard(request)
 
@@ -184,21 +186,22 @@ class ProxyApp:
             handshake_timeout_s=self._config.request_timeout_s,
             timeout_s=request_headers.timeout_s(headers, None),
             origin=self.origin,
+            counts=self.counts,
         )
         route = self.routes.match(scope["path"])
         if route is None:
-            await socket.refuse(failure_response.not_found(scope["path"]), _logged_path(scope))
+            await socket.refuse(failure_response.not_found(scope["path"]), None, _logged_path(scope))
             return
         self._enter(request_id, route, socket.deadline)
         if route.unavailable:
-            await socket.refuse(failure_response.app_unavailable(route.app_name), route.prefix)
+            await socket.refuse(failure_response.app_unavailable(route.app_name), route, scope["path"])
             return
         open_ = self._open_message(request_id, route, headers)
         open_.websocket.CopyFrom(self._websocket_request(scope, route))
         exchange = self._open(route.ingress, open_, socket.deadline)
         self._ongoing.add(socket)
         try:
-            await socket.run(exchange, self._tasks, route.prefix)
+            await socket.run(exchange, self._tasks, route)
         finally:
             self._ongoing.discard(socket)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
-from slipknot_core.settings import take_credentials
+from slipknot_core.settings import cluster_settings, take_credentials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +84,10 @@ class ProxyConfig:
     advertise_host: str = ""
     """Name or address that others reach this proxy by; empty: this machine's host name where it listens on
     all of its addresses."""
+    admin_address: str = ""
+    """Where metrics are shown, "host:port" or "unix:/path"; empty: nowhere."""
+    admin_token: str = ""
+    """What readers of the admin port must send; may be empty on loopback and Unix sockets."""
 
     def __post_init__(self) -> None:
         if not self.controller_address:
@@ -135,4 +139,5 @@ class ProxyConfig:
             raise ValueError(
                 "controller_address is missing; give the controller's 'host:port' or 'unix:/path'"
             )
+        values.setdefault("admin_token", cluster_settings().admin_token)
         return cls(**values, credentials=credentials)

@@ -159,7 +159,8 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
         )
         deadline = Deadline.after(context.time_remaining())
         exchange = self._dispatcher.open(deployment_id, open_, deadline)
-        status = "ERROR"
+        counts, status = self._app.counts, "ERROR"
+        counts.grpc_ongoing += 1
         try:
             yield exchange
             status = "OK"
@@ -167,9 +168,11 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
             status = "CANCELLED"
             raise
         finally:
+            counts.grpc_ongoing -= 1
             exchange.cancel(CancelReason.CANCEL_REASON_CLIENT_DISCONNECTED, self._origin)
             latency_ms = (time.monotonic() - started_s) * 1e3
             method = f"{deployment_id}.{open_.method.method_name}"
+            counts.grpc_ended("StreamMethod" if stream else "CallMethod", status, latency_ms, exchange)
             access_log("CALL", method, status, latency_ms, queue_ms=exchange.queue_ms)
 
     def _deployment_id(self, target: Any) -> DeploymentId:

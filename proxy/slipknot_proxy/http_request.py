@@ -11,12 +11,14 @@ from slipknot_core.deadline import Deadline
 from slipknot_core.errors import SlipknotServeException
 from slipknot_core.logs import access_log
 from slipknot_core.routing.exchange import Exchange
+from slipknot_core.routing.route_table import Route
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from . import failure_response, request_headers
 from .failure_response import FailureResponse
 from .http_cycle import CLIENT_CLOSED, HttpCycle
+from .metrics import NO_MATCH, ProxyCounts, cancel_reason
 from .upload import Upload
 
 logger = logging.getLogger("slipknot.serve")
@@ -32,13 +34,18 @@ class HttpRequest:
         cycle: The client's side.
         timeout_s: From now to the end of the response; None: no limit.
         origin: Who cancels, if somebody has to.
+        counts: Is told how it ended.
     """
 
-    def __init__(self, cycle: HttpCycle, *, timeout_s: float | None, origin: str) -> None:
+    def __init__(
+        self, cycle: HttpCycle, *, timeout_s: float | None, origin: str, counts: ProxyCounts
+    ) -> None:
         self.deadline = Deadline.after(timeout_s)
         self._cycle = cycle
         self._timeout_s = timeout_s
         self._origin = origin
+        self._counts = counts
+        self._match: Route | None = None
         self._started_s = time.monotonic()
         self._exchange: Exchange | None = None
         self._route = ""
@@ -47,22 +54,22 @@ class HttpRequest:
     def __repr__(self) -> str:
         return f"<HttpRequest {self._cycle.request_id}: {self._exchange}>"
 
-    def refuse(self, response: FailureResponse, route: str) -> None:
-        """Answer without asking a replica."""
-        self._route = route
+    def refuse(self, response: FailureResponse, route: Route | None, path: str) -> None:
+        """Answer without asking a replica; the log names the route, or the path if there is none."""
+        self._match, self._route = route, path if route is None else route.prefix
         self._fail(response)
         self._log()
 
-    async def run(self, exchange: Exchange, upload: Upload | None, route: str) -> None:
+    async def run(self, exchange: Exchange, upload: Upload | None, route: Route) -> None:
         """Answer the client; ends when the exchange is over.
 
         Args:
             exchange: Just opened.
             upload: Sends the rest of the body; None: Open carried it all.
-            route: For the log; replaced by the template that the application matched.
+            route: For the log its prefix, replaced by the template that the application matched.
         """
         self._exchange = exchange
-        self._route = route
+        self._match, self._route = route, route.prefix
         cycle = self._cycle
         cycle.on_disconnect = self._on_disconnect
         if cycle.disconnected:
@@ -98,6 +105,7 @@ class HttpRequest:
         frame = await exchange.next()
         kind = frame.WhichOneof("frame")
         if kind == "failure":
+            self._route = frame.failure.route or self._route
             self._fail(self._failure_response(frame))
             return
         if kind != "response_start":
@@ -166,13 +174,15 @@ class HttpRequest:
     def _log(self) -> None:
         latency_ms = (time.monotonic() - self._started_s) * 1e3
         queue_ms = 0.0 if self._exchange is None else self._exchange.queue_ms
-        reason = None if self._exchange is None else self._exchange.cancel_reason
+        reason, route, method = cancel_reason(self._exchange), self._match, self._cycle.scope["method"]
+        match = NO_MATCH if route is None else (self._route, route.app_name, route.ingress.name)
+        self._counts.http_ended(method, self._status, latency_ms, match, reason)
         access_log(
-            self._cycle.scope["method"],
+            method,
             self._route,
             self._status,
             latency_ms,
             queue_ms=queue_ms,
             run_ms=latency_ms - queue_ms,
-            cancel_reason="" if reason is None else CancelReason.Name(reason).removeprefix("CANCEL_REASON_"),
+            cancel_reason=reason,
         )

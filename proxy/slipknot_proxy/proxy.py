@@ -16,8 +16,12 @@ from typing import Any, cast
 import grpc.aio
 from uvicorn.config import Config
 
+from slipknot_core.admin import AdminServer
 from slipknot_core.logs import component_var
+from slipknot_core.loop_lag import LoopLag
+from slipknot_core.metrics import Reading, gauge
 from slipknot_core.routing.dispatcher import Dispatcher
+from slipknot_core.routing.metrics import router_readings
 from slipknot_core.rpc.addresses import advertised, is_loopback, join
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_core.rpc.server import bind, new_server
@@ -28,6 +32,7 @@ from .app import ProxyApp
 from .config import ProxyConfig
 from .gateway import add_gateway
 from .http_protocol import HttpProtocol
+from .metrics import proxy_readings
 from .server_state import ProxyState
 
 logger = logging.getLogger("slipknot.serve")
@@ -52,6 +57,8 @@ class Proxy:
         """"host:port" once started."""
         self.gateway_address = ""
         """"host:port" once started; empty without a gateway."""
+        self._loop_lag = LoopLag()
+        self._admin = AdminServer(self.readings, token=config.admin_token)
         self._app: ProxyApp | None = None
         self._dispatcher: Dispatcher | None = None
         self._gateway: grpc.aio.Server | None = None
@@ -73,6 +80,20 @@ class Proxy:
         """What sends requests to replicas."""
         assert self._dispatcher is not None
         return self._dispatcher
+
+    @property
+    def admin_address(self) -> str:
+        """Where metrics are shown, once started; empty: nowhere."""
+        return self._admin.address
+
+    async def readings(self) -> list[Reading]:
+        """What the admin port shows."""
+        connections = 0 if self._state is None else len(self._state.connections)
+        return [
+            *proxy_readings(self.app, connections),
+            *router_readings(self.dispatcher),
+            gauge("slipknot_proxy_loop_lag_seconds", "Worst lag of the last 10 s.", self._loop_lag.lag_s),
+        ]
 
     async def start(self) -> None:
         """Listen, follow the controller, and serve once the first snapshot is here.
@@ -116,6 +137,8 @@ class Proxy:
         await asyncio.gather(*draining)
         if self._app is not None:
             await self._app.stop()
+        await self._admin.stop()
+        self._loop_lag.stop()
         if self._dispatcher is not None:
             await self._dispatcher.stop()
         if self._state is not None:
@@ -134,6 +157,9 @@ class Proxy:
     async def _start_members(self) -> None:
         """Bind the gateway first: what the controller is told of this proxy contains its address."""
         config = self.config
+        self._loop_lag.start()
+        if config.admin_address:
+            await self._admin.start(config.admin_address)
         if config.gateway_port is not None:
             credentials = NO_CREDENTIALS if self._has_open_gateway else config.credentials
             self._gateway = new_server(credentials)
@@ -150,6 +176,7 @@ class Proxy:
                 gateway_address=self._advertised(self.gateway_address),
                 pid=os.getpid(),
                 gateway_is_open=self._has_open_gateway,
+                admin_address=self.admin_address,
             ),
         )
         self._app = ProxyApp(config, dispatcher.open)

@@ -10,6 +10,7 @@ TIMEOUT = b"x-request-timeout-seconds"
 KEEP_ON_DISCONNECT = b"x-request-disconnect-disabled"
 SESSION_ID = b"x-session-id"
 TRACEPARENT = b"traceparent"
+TRACESTATE = b"tracestate"
 MODEL_ID_SPELLINGS = frozenset(
     f"serve{a}multiplexed{b}model{c}id".encode() for a in "-_" for b in "-_" for c in "-_"
 )
@@ -26,6 +27,7 @@ OF_INTEREST = MODEL_ID_SPELLINGS | {
     KEEP_ON_DISCONNECT,
     SESSION_ID,
     TRACEPARENT,
+    TRACESTATE,
     b"content-length",
     b"expect",
 }

@@ -20,12 +20,14 @@ from slipknot_core.deadline import Deadline
 from slipknot_core.errors import RequestTimeoutError, SlipknotServeException
 from slipknot_core.logs import access_log
 from slipknot_core.routing.exchange import Exchange, State
+from slipknot_core.routing.route_table import Route
 from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from . import failure_response
 from .failure_response import FailureResponse
+from .metrics import NO_MATCH, ProxyCounts, cancel_reason
 
 logger = logging.getLogger("slipknot.serve")
 
@@ -50,6 +52,7 @@ class WebSocket:
         handshake_timeout_s: How long the handler may take to accept; None: as long as it likes.
         timeout_s: For the whole WebSocket; None: no limit.
         origin: Who cancels, if somebody has to.
+        counts: Is told how it ended.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class WebSocket:
         handshake_timeout_s: float | None,
         timeout_s: float | None,
         origin: str,
+        counts: ProxyCounts,
     ) -> None:
         self.deadline = Deadline.after(timeout_s)
         self._receive = receive
@@ -69,6 +73,9 @@ class WebSocket:
         self._handshake_timeout_s = timeout_s or handshake_timeout_s
         self._timeout_s = timeout_s
         self._origin = origin
+        self._counts = counts
+        self._match: Route | None = None
+        self._route = ""
         self._started_s = time.monotonic()
         self._exchange: Exchange | None = None
         self._is_accepted = False
@@ -78,15 +85,19 @@ class WebSocket:
     def __repr__(self) -> str:
         return f"<WebSocket {self._request_id}: {self._exchange}>"
 
-    async def refuse(self, response: FailureResponse, route: str) -> None:
-        """Answer the handshake without asking a replica."""
+    async def refuse(self, response: FailureResponse, route: Route | None, path: str) -> None:
+        """Answer the handshake without asking a replica; the log names the route, or the path if there is
+        none.
+        """
+        self._match, self._route = route, path if route is None else route.prefix
         await self._receive()
         await self._deny(response)
-        self._log(route)
+        self._log()
 
-    async def run(self, exchange: Exchange, tasks: TaskOwner, route: str) -> None:
+    async def run(self, exchange: Exchange, tasks: TaskOwner, route: Route) -> None:
         """Carry messages both ways until the exchange is over."""
         self._exchange = exchange
+        self._match, self._route = route, route.prefix
         await self._receive()  # "websocket.connect"
         reader = tasks.spawn(self._read_client(exchange), f"websocket {self._request_id}")
         try:
@@ -104,7 +115,7 @@ class WebSocket:
                 CancelReason.CANCEL_REASON_REQUESTED, self._origin
             )  # a no-op unless we failed above
             reader.cancel()
-            self._log(route)
+            self._log()
 
     def cancel(self, reason: CancelReason) -> None:
         """End the WebSocket."""
@@ -152,6 +163,7 @@ class WebSocket:
                     await self._reject(frame.ws_reject)
                     return
                 case "failure":
+                    self._route = frame.failure.route or self._route
                     await self._fail(
                         failure_response.of_failure(
                             frame.failure.error, request_id=self._request_id, timeout_s=self._timeout_s
@@ -166,6 +178,7 @@ class WebSocket:
 
     async def _accept(self, accept: replica_pb2.WebSocketAccept) -> None:
         self._is_accepted = True
+        self._route = accept.route or self._route
         headers = [*_pairs(accept.headers), (b"x-request-id", self._request_id.encode("latin-1"))]
         await self._send(
             {"type": "websocket.accept", "subprotocol": accept.subprotocol or None, "headers": headers}
@@ -187,6 +200,7 @@ class WebSocket:
 
     async def _reject(self, reject: replica_pb2.WebSocketReject) -> None:
         self._status = reject.status or 403
+        self._route = reject.route or self._route
         await self._send_denial(self._status, _pairs(reject.headers), reject.body)
 
     async def _deny(self, response: FailureResponse) -> None:
@@ -228,16 +242,18 @@ class WebSocket:
             except OSError:
                 logger.debug("the WebSocket client left while %s was on its way", message["type"])
 
-    def _log(self, route: str) -> None:
-        exchange = self._exchange
-        reason = None if exchange is None else exchange.cancel_reason
+    def _log(self) -> None:
+        exchange, route, reason = self._exchange, self._match, cancel_reason(self._exchange)
+        duration_ms = (time.monotonic() - self._started_s) * 1e3
+        match = NO_MATCH if route is None else (self._route, route.app_name, route.ingress.name)
+        self._counts.websocket_ended(self._status, duration_ms, match, reason)
         access_log(
             "WS",
-            route,
+            self._route,
             self._status,
-            (time.monotonic() - self._started_s) * 1e3,
+            duration_ms,
             queue_ms=0 if exchange is None else exchange.queue_ms,
-            cancel_reason="" if reason is None else CancelReason.Name(reason).removeprefix("CANCEL_REASON_"),
+            cancel_reason=reason,
         )
 
 

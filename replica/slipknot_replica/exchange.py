@@ -17,15 +17,19 @@ from collections.abc import Callable
 from typing import Protocol
 
 from slipknot_core import request_context
+from slipknot_core.cancel_reasons import reason_name
 from slipknot_core.deadline import Deadline
 from slipknot_core.errors import ProtocolError, SlipknotServeException
 from slipknot_core.failures import to_error_info
 from slipknot_core.ids import DeploymentId
+from slipknot_core.logs import access_log
+from slipknot_core.metrics import known_method
 from slipknot_core.request_context import RequestContext
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from .admission import Admission
+from .metrics import Counters
 from .server_stream import ServerStream
 from .user_code import UserCode
 
@@ -41,16 +45,6 @@ CHUNK_COST_BYTES = 64
 
 OUTLIVES_AFTER_S = 1.0
 """Code that goes on so long after its request was cancelled is named in the log."""
-
-
-class Counters:
-    """What a replica has done since it started."""
-
-    def __init__(self) -> None:
-        self.completed = 0
-        self.cancelled = 0
-        self.completed_after_cancel = 0
-        """Requests whose code ended normally although they had been cancelled."""
 
 
 class Replica(Protocol):
@@ -89,6 +83,7 @@ class ServerExchange:
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._outlive_timer: asyncio.TimerHandle | None = None
         self._hang_up: OSError | None = None
+        self._counts_route = True
         self.request = RequestContext(
             request_id=open_.request_id,
             route=open_.route,
@@ -97,6 +92,7 @@ class ServerExchange:
             multiplexed_model_id=open_.multiplexed_model_id,
             session_id=open_.session_id,
             traceparent=open_.traceparent,
+            tracestate=open_.tracestate,
             deadline=Deadline.from_budget_us(open_.deadline_budget_us),
             caller_chain=tuple(open_.caller_chain),
         )
@@ -137,6 +133,7 @@ class ServerExchange:
         self.request.cancel(reason, origin)
         self._close(replica_pb2.ReplyFrame(cancelled=replica_pb2.Cancelled(reason=reason, origin=origin)))
         self._replica.counters.cancelled += 1
+        self._replica.counters.cancelled_by.add((reason_name(reason),))
         self._on_cancelled()
         if self._task is not None and not self._task.done():
             # What the task does from now on is cleanup: calls it makes do not belong to the request any more.
@@ -169,8 +166,8 @@ class ServerExchange:
 
     def _on_error(self, error: BaseException) -> None:
         """Answer what user code raised."""
-        info = to_error_info(error, with_pickle=False)
-        self._close(replica_pb2.ReplyFrame(failure=replica_pb2.Failure(error=info)))
+        failure = replica_pb2.Failure(error=to_error_info(error, with_pickle=False), route=self._label()[1])
+        self._close(replica_pb2.ReplyFrame(failure=failure))
 
     def _reply(self, frame: replica_pb2.ReplyFrame) -> None:
         if not self._has_replied:
@@ -220,6 +217,7 @@ class ServerExchange:
         if self.request.is_cancelled:
             # Starlette raises an exception of its own instead of it.
             if self._hang_up is not None and self._hang_up in (error, error.__context__):
+                self._replica.counters.completed_after_cancel += 1
                 return
             logger.info(
                 "cleanup_failed after the cancellation of request %s: %r", self.request.request_id, error
@@ -243,25 +241,20 @@ class ServerExchange:
         if not self._has_slot:
             return
         self._has_slot = False
-        self._log()
+        self._ended()
         self.on_ended(self)
         self._replica.admission.release()
 
-    def _log(self) -> None:
-        if not self._replica.access_log_enabled or not logger.isEnabledFor(logging.INFO):
-            return
-        from slipknot_core.logs import access_log
-
+    def _ended(self) -> None:
+        """Count the request and write its line."""
         method, route = self._label()
         status = "CANCELLED" if self.request.is_cancelled else self._status
-        reason = self.request.cancel_reason
-        access_log(
-            method,
-            route,
-            status,
-            (time.monotonic() - self._started_s) * 1e3,
-            cancel_reason="" if reason is None else CancelReason.Name(reason).removeprefix("CANCEL_REASON_"),
-        )
+        latency_ms = (time.monotonic() - self._started_s) * 1e3
+        counted = route if self._counts_route else ""
+        self._replica.counters.requests.observe((counted, known_method(method), status), latency_ms)
+        if not self._replica.access_log_enabled or not logger.isEnabledFor(logging.INFO):
+            return
+        access_log(method, route, status, latency_ms, cancel_reason=reason_name(self.request.cancel_reason))
 
     def _say_accepted(self) -> None:
         if not self._has_replied:
@@ -271,6 +264,7 @@ class ServerExchange:
         self.cancel(CancelReason.CANCEL_REASON_DEADLINE_EXCEEDED, self._replica.origin)
 
     def _report_outliving(self) -> None:
+        self._replica.counters.outlived += 1
         logger.info(
             "request_outlived %s: its code still runs %.0f s after it was cancelled and keeps its slot",
             self.request.request_id,

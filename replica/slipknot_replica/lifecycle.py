@@ -11,11 +11,18 @@ from collections.abc import Callable
 
 from slipknot._connection import Connection, connection_var
 from slipknot.serve import context as serve_context
+from slipknot.serve.metrics import user_readings
+from slipknot_core.admin import AdminServer
 from slipknot_core.logs import LoggingSettings, component_var
+from slipknot_core.loop_lag import LoopLag
+from slipknot_core.metrics import Reading, gauge
 from slipknot_core.routing.dispatcher import Dispatcher
+from slipknot_core.routing.metrics import router_readings
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_core.spec import ReplicaLaunch
 
+from .metrics import replica_readings
+from .node_metrics import metrics_address
 from .registration import Registration
 from .server import ReplicaServer, ReplicaState
 from .user_code import UserCode
@@ -39,6 +46,8 @@ class ReplicaLifecycle:
     ) -> None:
         self.launch = launch
         self.server: ReplicaServer | None = None
+        self.loop_lag = LoopLag()
+        self._dispatcher: Dispatcher | None = None
         self._load = load
         self._credentials = credentials
         self._stop_wanted: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -53,6 +62,25 @@ class ReplicaLifecycle:
             limit_s = self.launch.deployment.graceful_shutdown_timeout_s if timeout_s is None else timeout_s
             self._stop_wanted.set_result(limit_s)
 
+    async def readings(self, *, with_user_metrics: bool = True) -> list[Reading]:
+        """What the replica shows of itself, and of the calls it makes.
+
+        Args:
+            with_user_metrics: Those of `serve.metrics` too; they are the process's, not the replica's.
+        """
+        if self.server is None or self._dispatcher is None:
+            return []
+        replica = {"replica": self.launch.replica_id}
+        lag = gauge("slipknot_replica_loop_lag_seconds", "Worst lag of the last 10 s.", self.loop_lag.lag_s)
+        return [
+            *replica_readings(self.server),
+            lag.labelled(
+                {"application": self.launch.app_name, "deployment": self.launch.deployment.name, **replica}
+            ),
+            *(reading.labelled(replica) for reading in router_readings(self._dispatcher)),
+            *(user_readings() if with_user_metrics else ()),
+        ]
+
     async def run(self) -> bool:
         """Serve until a stop is requested.
 
@@ -63,7 +91,7 @@ class ReplicaLifecycle:
         component_var.set(
             (f"{launch.app_name}_{launch.deployment.name}", launch.replica_id.rpartition("#")[2])
         )
-        dispatcher = Dispatcher(
+        dispatcher = self._dispatcher = Dispatcher(
             launch.controller_address,
             watcher=f"replica:{launch.replica_id}",
             node_id=launch.node_id,
@@ -74,8 +102,10 @@ class ReplicaLifecycle:
             Connection.on_loop(asyncio.get_running_loop(), dispatcher, app_name=launch.app_name)
         )
         try:
+            self.loop_lag.start()
             return await self._run()
         finally:
+            self.loop_lag.stop()
             await dispatcher.stop()
 
     # --- inside -------------------------------------------------------------------------------------
@@ -87,7 +117,10 @@ class ReplicaLifecycle:
         )
         registration = Registration(server, self.request_stop, credentials=self._credentials)
         await server.listen()
+        admin = AdminServer(self.readings)
         try:
+            if self.launch.metrics_dir:
+                await admin.start(metrics_address(self.launch.metrics_dir, self.launch.replica_id))
             await registration.start()
             error = await self._build(server)
             if error is not None:
@@ -100,6 +133,7 @@ class ReplicaLifecycle:
         finally:
             await server.stop()
             await registration.stop()
+            await admin.stop()
 
     async def _build(self, server: ReplicaServer) -> BaseException | None:
         """Load and construct the user's code; returns what went wrong. Gives up when a stop is requested

@@ -3,6 +3,7 @@
 import asyncio
 
 from slipknot_core import payloads
+from slipknot_core.errors import MethodNotFoundError
 from slipknot_core.failures import to_error_info
 from slipknot_proto.v1 import replica_pb2
 
@@ -46,5 +47,7 @@ class MethodExchange(ServerExchange):
         return "CALL", self._open.method.method_name or "__call__"
 
     def _on_error(self, error: BaseException) -> None:
+        if isinstance(error, MethodNotFoundError):
+            self._counts_route = False  # callers must not make labels as they like
         info = to_error_info(error, with_pickle=self._encoding == "pickle")
         self._close(replica_pb2.ReplyFrame(failure=replica_pb2.Failure(error=info)))

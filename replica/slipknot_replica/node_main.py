@@ -14,7 +14,7 @@ from typing import Any
 from slipknot_core.lifeline import Lifeline, follow
 from slipknot_core.role_options import read_config_json
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
-from slipknot_core.settings import take_credentials
+from slipknot_core.settings import cluster_settings, take_credentials
 
 DESCRIPTION = (
     "Run a node agent: it offers this machine to the cluster, and starts, watches and stops the replicas "
@@ -47,6 +47,10 @@ class NodeConfig:
     advertise_host: str = ""
     """Name or address that others reach this machine by; empty: its host name, if `listen_host` is all of its
     addresses."""
+    admin_address: str = ""
+    """Where metrics are shown, those of the replicas too, "host:port" or "unix:/path"; empty: nowhere."""
+    admin_token: str = ""
+    """What readers of the admin port must send; may be empty on loopback and Unix sockets."""
 
     @classmethod
     def from_json(cls, text: str) -> "NodeConfig":
@@ -60,6 +64,7 @@ class NodeConfig:
         except (TypeError, ValueError):
             raise ValueError(f"the options are no JSON object: {text!r}") from None
         credentials = take_credentials(values)
+        values.setdefault("admin_token", cluster_settings().admin_token)
         try:
             return cls(**values, credentials=credentials)
         except TypeError as error:
@@ -122,6 +127,7 @@ async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeli
 
     from slipknot_core.output import OutputPump, write_fd
 
+    from .node_metrics import NodeMetrics
     from .node_session import NodeSession
     from .process import ProcessMachine, Surroundings, ZygoteLink
 
@@ -133,14 +139,22 @@ async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeli
     zygote.listen()
     pump = OutputPump(write_fd)
     pump.start()
+
+    def on_exit(replica_id: str, exit_code: int, detail: str) -> None:
+        metrics.exited(exit_code)
+        session.replica_exited(replica_id, exit_code, detail)
+
+    metrics = NodeMetrics(lambda: machine.replica_ids(), lambda: session.is_joined, token=config.admin_token)
+    admin_address = await metrics.start(config.admin_address)
     surroundings = Surroundings(
         controller_address=config.controller_address,
         socket_dir=config.socket_dir,
         listen_host=config.listen_host,
         advertise_host=config.advertise_host,
+        metrics_dir=metrics.metrics_dir,
         environment=config.credentials.environment(),
     )
-    machine = ProcessMachine(zygote, pump, surroundings, lambda *news: session.replica_exited(*news))
+    machine = ProcessMachine(zygote, pump, surroundings, on_exit)
     session = NodeSession(
         config.controller_address,
         config.node_id,
@@ -148,6 +162,7 @@ async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeli
         credentials=config.credentials,
         num_cpus=config.num_cpus,
         labels=config.labels,
+        admin_address=admin_address,
     )
     await session.start()
     welcome = asyncio.ensure_future(session.welcomed.wait())
@@ -157,6 +172,7 @@ async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeli
     await machine.stop(STOP_GRACE_S)
     await asyncio.sleep(0.05)  # let the news of the last exits out
     await session.stop()
+    await metrics.stop()
     zygote.close()
     pump.stop()
 

@@ -56,10 +56,12 @@ class NodeSession:
         num_cpus: float = 0.0,
         memory_bytes: int = 0,
         labels: Mapping[str, str] | None = None,
+        admin_address: str = "",
     ) -> None:
         self.node_id = node_id
         self.welcomed = asyncio.Event()
         self._address = controller_address
+        self.is_joined = False
         self._machine = machine
         self._credentials = credentials
         self._hello = registry_pb2.NodeHello(
@@ -69,6 +71,7 @@ class NodeSession:
             num_cpus=num_cpus or float(os.cpu_count() or 1),
             memory_bytes=memory_bytes,
             labels=labels,
+            admin_address=admin_address,
         )
         self._tasks = TaskOwner(f"node {node_id}")
         self._refusals = RefusalLog(controller_address)
@@ -115,6 +118,7 @@ class NodeSession:
                 logger.debug("controller_lost %s", error.code().name)
                 self._refusals.note(error)
             finally:
+                self.is_joined = False
                 call.cancel()
                 self._news = []
                 self._wake.set()
@@ -137,6 +141,7 @@ class NodeSession:
     def _on_response(self, response: registry_pb2.JoinNodeResponse) -> None:
         match response.WhichOneof("message"):
             case "welcome":
+                self.is_joined = True
                 self.welcomed.set()
             case "start_replica":
                 self._machine.start_replica(ReplicaLaunch.from_proto(response.start_replica.launch))

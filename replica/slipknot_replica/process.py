@@ -134,6 +134,8 @@ class Surroundings:
     socket_dir: str = ""
     listen_host: str = ""
     advertise_host: str = ""
+    metrics_dir: str = ""
+    """Where replicas show their metrics to this node; empty: nobody looks."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that no application may change."""
 
@@ -145,6 +147,7 @@ class Surroundings:
             socket_dir=self.socket_dir,
             listen_host=self.listen_host,
             advertise_host=self.advertise_host,
+            metrics_dir=self.metrics_dir,
         )
 
 

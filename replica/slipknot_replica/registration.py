@@ -249,5 +249,6 @@ class Registration:
             except Exception as error:  # noqa: BLE001 - whatever it raises means unhealthy
                 message = format_traceback(error)
             if message:
+                self._replica.counters.failed_health_checks += 1
                 logger.warning("health_check_failed %s", message.rstrip().rpartition("\n")[2])
             self._put(Request(health=registry_pb2.HealthReport(healthy=not message, message=message)))

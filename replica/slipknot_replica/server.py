@@ -30,9 +30,10 @@ from slipknot_proto.v1 import replica_pb2, replica_pb2_grpc
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from .admission import Admission
-from .exchange import Counters, ServerExchange
+from .exchange import ServerExchange
 from .http_exchange import HttpExchange
 from .method_exchange import MethodExchange
+from .metrics import Counters
 from .server_stream import MAX_CALLER_CHAIN, Reason, ServerStream
 from .server_wire import CallWire, SessionWire
 from .user_code import UserCode
@@ -230,6 +231,11 @@ class ReplicaServer:
         self._exchanges.add(exchange)
         exchange.on_ended = self._exchanges.discard
         return exchange
+
+    @property
+    def outliving(self) -> int:
+        """Requests that were cancelled and whose code still runs."""
+        return sum(exchange.request.is_cancelled for exchange in self._exchanges)
 
     # --- inside -------------------------------------------------------------------------------------
 

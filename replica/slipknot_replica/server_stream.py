@@ -17,6 +17,7 @@ from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from .admission import Admission, Ticket, TicketState
+from .metrics import Counters
 
 REFUSE_AFTER_S = 0.002
 """A request that finds no free slot is refused only after this: often one gets free in the meantime."""
@@ -24,6 +25,7 @@ REFUSE_AFTER_S = 0.002
 MAX_CALLER_CHAIN = 64
 
 Reason = replica_pb2.Refused.Reason
+_REASON_NAMES = {number: name.removeprefix("REASON_") for name, number in Reason.items()}
 
 
 class Running(Protocol):
@@ -48,6 +50,7 @@ class Host(Protocol):
 
     admission: Admission
     tasks: TaskOwner
+    counters: Counters
 
     def refusal(self, open_: replica_pb2.Open) -> Reason | None:
         """Why this Open cannot be served here at all, or None."""
@@ -242,6 +245,7 @@ class ServerStream:
 
     def _refuse(self, reason: Reason, *, waiting: bool = False) -> None:
         admission = self._host.admission
+        self._host.counters.refused.add((_REASON_NAMES[reason],))
         refused = replica_pb2.Refused(
             reason=reason, ongoing=admission.ongoing, max_ongoing=admission.max_ongoing, waiting=waiting
         )

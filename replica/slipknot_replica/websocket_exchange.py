@@ -136,7 +136,9 @@ class WebSocketExchange(ServerExchange):
     def _accept(self, message: Message) -> None:
         self._phase = Phase.OPEN
         accept = replica_pb2.WebSocketAccept(
-            subprotocol=message.get("subprotocol") or "", headers=flat_headers(message.get("headers", ()))
+            subprotocol=message.get("subprotocol") or "",
+            headers=flat_headers(message.get("headers", ())),
+            route=matched_route(self._scope),
         )
         self._reply(replica_pb2.ReplyFrame(ws_accept=accept))
         self._reply(replica_pb2.ReplyFrame(credit=replica_pb2.Credit(byte_count=MESSAGE_CREDIT_BYTES)))
@@ -156,6 +158,7 @@ class WebSocketExchange(ServerExchange):
     def _reject(self, rejection: replica_pb2.WebSocketReject) -> None:
         self._phase = Phase.CLOSED
         self._status = str(rejection.status)
+        rejection.route = matched_route(self._scope)
         self._close(replica_pb2.ReplyFrame(ws_reject=rejection))
 
     def _finish(self, code: int, reason: str) -> None:

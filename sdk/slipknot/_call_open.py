@@ -36,7 +36,7 @@ def new_open(request_id: str, options: HandleOptions, parent: RequestContext | N
     )
     if parent is not None:
         open_.route = parent.route
-        open_.traceparent = parent.traceparent
+        open_.traceparent, open_.tracestate = parent.traceparent, parent.tracestate
         open_.caller_chain.extend(parent.caller_chain)
         open_.caller_chain.append(f"{parent.app_name}/{parent.deployment_name}")
     return open_

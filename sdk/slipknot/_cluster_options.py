@@ -26,6 +26,9 @@ class ClusterOptions:
     gateway_port: int | None = None
     logging_json: str = ""
     with_proxy: bool = True
+    metrics_port: int | None = None
+    """Port on loopback for the proxy's metrics; the controller has the next, the node the one after. None:
+    all have Unix sockets in the cluster's private directory."""
 
 
 def cluster_options(
@@ -82,6 +85,7 @@ def to_json(options: ClusterOptions) -> str:
             "gateway_port": options.gateway_port,
             "logging_json": options.logging_json,
             "with_proxy": options.with_proxy,
+            "metrics_port": options.metrics_port,
         }
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from slipknot_controller.main import Controller, ControllerConfig
 from slipknot_core.ids import short_id
+from slipknot_core.metrics import Reading
 from slipknot_core.routing.dispatcher import Dispatcher
 from slipknot_core.runtime_dir import RuntimeDir
 from slipknot_core.spec import ReplicaLaunch
@@ -21,6 +22,7 @@ from slipknot_replica.node_session import NodeSession
 
 from ._cluster_options import ClusterOptions
 from ._connection import Connection
+from .serve.metrics import user_readings
 
 logger = logging.getLogger("slipknot.serve")
 
@@ -95,6 +97,12 @@ class Roles:
         assert self._proxy is not None
         return self._proxy.gateway_address
 
+    async def readings(self) -> list[Reading]:
+        """What the admin ports of all roles would show."""
+        assert self._node is not None and self._proxy is not None
+        members = (self._controller, self._proxy, self._node)
+        return [reading for member in members for reading in await member.readings()]
+
     def replica_servers(self) -> list[Any]:
         """The servers of the replicas that run."""
         return [] if self._node is None else self._node.replica_servers()
@@ -129,6 +137,11 @@ class InProcessNode:
     def replica_servers(self) -> list[Any]:
         """The servers of the replicas that run."""
         return [lifecycle.server for lifecycle in self._replicas.values() if lifecycle.server is not None]
+
+    async def readings(self) -> list[Reading]:
+        """What the replicas show, and once what the user's code has counted: they share the process."""
+        replicas = [await r.readings(with_user_metrics=False) for r in tuple(self._replicas.values())]
+        return [*(reading for readings in replicas for reading in readings), *user_readings()]
 
     # --- the `Machine` protocol ---------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ MAX_RESTART_DELAY_S = 5.0
 STABLE_AFTER_S = 10.0
 """A child that lived so long is started again at once."""
 
+METRICS_PORT_OFFSETS = {"proxy": 0, "controller": 1, "node": 2}
+
 BACKLOG = 2048
 
 
@@ -118,7 +120,11 @@ class LocalCluster:
     def _start_children(self, runtime_dir: RuntimeDir, pump: OutputPump) -> None:
         node_id = f"node-{short_id(6)}"
         address = runtime_dir.address("controller.sock")
-        common = {"logging_json": self._options.logging_json}
+
+        def common(name: str) -> dict[str, Any]:
+            admin = self._admin_address(name, runtime_dir)
+            return {"logging_json": self._options.logging_json, "admin_address": admin}
+
         configs: dict[str, tuple[str, dict[str, Any]]] = {
             "controller": (
                 "slipknot_controller",
@@ -126,7 +132,7 @@ class LocalCluster:
                     "address": address,
                     "store": {"kind": "sqlite", "path": str(runtime_dir.path / "state.db")},
                     "embedded": True,
-                    **common,
+                    **common("controller"),
                 },
             ),
             "node": (
@@ -135,12 +141,12 @@ class LocalCluster:
                     "controller_address": address,
                     "node_id": node_id,
                     "socket_dir": str(runtime_dir.subdirectory("r")),
-                    **common,
+                    **common("node"),
                 },
             ),
         }
         if self._socket is not None:
-            configs["proxy"] = ("slipknot_proxy", self._proxy_config(address, node_id) | common)
+            configs["proxy"] = ("slipknot_proxy", self._proxy_config(address, node_id) | common("proxy"))
         for name, (module, config) in configs.items():
             inherited = self._socket if name == "proxy" else None
             self._children[name] = Child(
@@ -148,6 +154,12 @@ class LocalCluster:
             )
         for child in self._children.values():
             child.start()
+
+    def _admin_address(self, name: str, runtime_dir: RuntimeDir) -> str:
+        first = self._options.metrics_port
+        if first is None:
+            return runtime_dir.address(f"{name}-admin.sock")
+        return f"127.0.0.1:{first + METRICS_PORT_OFFSETS[name]}"
 
     def _proxy_config(self, address: str, node_id: str) -> dict[str, Any]:
         assert self._socket is not None

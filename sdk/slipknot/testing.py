@@ -153,6 +153,12 @@ class Cluster:
         """The replicas' servers, for assertions on their counters and slots."""
         return self._running.replica_servers()
 
+    def metrics(self) -> str:
+        """What the admin ports of all roles would show, as Prometheus's text."""
+        from slipknot_core.exposition import expose
+
+        return expose(self._call(self._running.readings()))[1].decode()
+
     # --- inside -------------------------------------------------------------------------------------
 
     @property

@@ -41,6 +41,7 @@ class RequestContext:
     multiplexed_model_id: str = ""
     session_id: str = ""
     traceparent: str = ""
+    tracestate: str = ""
     deadline: Deadline = NEVER
     caller_chain: tuple[str, ...] = ()
     cancel_reason: CancelReason | None = None

@@ -66,6 +66,10 @@ class ClusterSettings:
     between members. `SLIPKNOT_TLS_CA`, `SLIPKNOT_TLS_CERT`, `SLIPKNOT_TLS_KEY`: PEM files for mutual TLS.
     Private Unix sockets need neither.
     """
+    admin_token: str = ""
+    """`SLIPKNOT_ADMIN_TOKEN`: what readers of metrics must send to admin ports; may be empty on loopback and
+    Unix sockets.
+    """
 
 
 def rpc_settings(environ: Mapping[str, str] = os.environ) -> RpcSettings:
@@ -99,7 +103,9 @@ def cluster_settings(environ: Mapping[str, str] = os.environ) -> ClusterSettings
         ValueError: The credentials are incomplete or cannot be read.
     """
     return ClusterSettings(
-        address=environ.get("SLIPKNOT_ADDRESS", ""), credentials=take_credentials({}, environ)
+        address=environ.get("SLIPKNOT_ADDRESS", ""),
+        credentials=take_credentials({}, environ),
+        admin_token=environ.get("SLIPKNOT_ADMIN_TOKEN", ""),
     )
 
 

@@ -198,6 +198,7 @@ class ReplicaLaunch:
     logs_dir: str = ""
     listen_host: str = ""
     advertise_host: str = ""
+    metrics_dir: str = ""
 
     @classmethod
     def from_proto(cls, message: spec_pb2.ReplicaLaunch) -> "ReplicaLaunch":
@@ -214,6 +215,7 @@ class ReplicaLaunch:
             logs_dir=message.logs_dir,
             listen_host=message.listen_host,
             advertise_host=message.advertise_host,
+            metrics_dir=message.metrics_dir,
         )
 
     def to_proto(self) -> spec_pb2.ReplicaLaunch:
@@ -230,4 +232,5 @@ class ReplicaLaunch:
             logs_dir=self.logs_dir,
             listen_host=self.listen_host,
             advertise_host=self.advertise_host,
+            metrics_dir=self.metrics_dir,
         )

@@ -10,8 +10,10 @@ import httpx
 import pytest
 
 from slipknot import _connection, _control, serve
+from slipknot._metrics import cluster_readings
 from slipknot.serve.handle import DeploymentHandle
 from slipknot.testing import Cluster
+from slipknot_core.exposition import expose
 from tests.support.journal import Gate, Journal
 
 MODES = ("in_process", "call_carrier", "embedded")
@@ -27,6 +29,7 @@ class RunningCluster:
     url: str
     gateway_address: str
     controller_address: str
+    metrics: Callable[[], str]
 
     @property
     def websocket_url(self) -> str:
@@ -62,13 +65,19 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[RunningCluster]:
                 patch.setenv("SLIPKNOT_RPC_CARRIER", "call")
             with Cluster() as running:
                 yield RunningCluster(
-                    "in_process", running.url, running.gateway_address, running.controller_address
+                    "in_process",
+                    running.url,
+                    running.gateway_address,
+                    running.controller_address,
+                    running.metrics,
                 )
         return
     serve.start(http_options={"port": 0})
     try:
         gateway_address, controller_address = _embedded_addresses()
-        yield RunningCluster("embedded", serve.http_url(), gateway_address, controller_address)
+        yield RunningCluster(
+            "embedded", serve.http_url(), gateway_address, controller_address, _embedded_metrics
+        )
     finally:
         serve.shutdown()
 
@@ -88,6 +97,12 @@ def _embedded_addresses() -> tuple[str, str]:
     connection = _connection.current()
     (proxy,) = connection.run(_control.status(connection)).proxies
     return proxy.gateway_address, connection.dispatcher.controller_address
+
+
+def _embedded_metrics() -> str:
+    connection = _connection.current()
+    status = connection.run(_control.status(connection))
+    return expose(connection.run(cluster_readings(status)))[1].decode()
 
 
 @pytest.fixture

@@ -92,6 +92,10 @@ class Gate:
         """Let everybody through."""
         Path(self._path).touch()
 
+    def close(self) -> None:
+        """Hold everybody again who comes from now on."""
+        Path(self._path).unlink(missing_ok=True)
+
     async def passed(self) -> None:
         """Wait at the gate."""
         while not self._is_open():

@@ -96,18 +96,20 @@ class ShutdownClusterResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("epoch", "applications", "proxies", "nodes", "snapshot_version")
+    __slots__ = ("epoch", "applications", "proxies", "nodes", "snapshot_version", "admin_address")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     APPLICATIONS_FIELD_NUMBER: _ClassVar[int]
     PROXIES_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ADMIN_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     applications: _containers.RepeatedCompositeFieldContainer[ApplicationStatus]
     proxies: _containers.RepeatedCompositeFieldContainer[ProxyStatus]
     nodes: _containers.RepeatedCompositeFieldContainer[NodeStatus]
     snapshot_version: int
-    def __init__(self, epoch: _Optional[int] = ..., applications: _Optional[_Iterable[_Union[ApplicationStatus, _Mapping]]] = ..., proxies: _Optional[_Iterable[_Union[ProxyStatus, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., snapshot_version: _Optional[int] = ...) -> None: ...
+    admin_address: str
+    def __init__(self, epoch: _Optional[int] = ..., applications: _Optional[_Iterable[_Union[ApplicationStatus, _Mapping]]] = ..., proxies: _Optional[_Iterable[_Union[ProxyStatus, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., snapshot_version: _Optional[int] = ..., admin_address: _Optional[str] = ...) -> None: ...
 
 class ApplicationStatus(_message.Message):
     __slots__ = ("name", "status", "message", "deployed_time_s", "deployments", "route_prefix", "docs_path", "generation", "ingress_deployment")
@@ -173,7 +175,7 @@ class ReplicaStatus(_message.Message):
     def __init__(self, replica_id: _Optional[str] = ..., state: _Optional[str] = ..., pid: _Optional[int] = ..., node_id: _Optional[str] = ..., ongoing: _Optional[int] = ..., address: _Optional[str] = ...) -> None: ...
 
 class ProxyStatus(_message.Message):
-    __slots__ = ("proxy_id", "status", "node_id", "http_address", "gateway_address", "pid", "gateway_is_open")
+    __slots__ = ("proxy_id", "status", "node_id", "http_address", "gateway_address", "pid", "gateway_is_open", "admin_address")
     PROXY_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -181,6 +183,7 @@ class ProxyStatus(_message.Message):
     GATEWAY_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     GATEWAY_IS_OPEN_FIELD_NUMBER: _ClassVar[int]
+    ADMIN_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     proxy_id: str
     status: str
     node_id: str
@@ -188,16 +191,19 @@ class ProxyStatus(_message.Message):
     gateway_address: str
     pid: int
     gateway_is_open: bool
-    def __init__(self, proxy_id: _Optional[str] = ..., status: _Optional[str] = ..., node_id: _Optional[str] = ..., http_address: _Optional[str] = ..., gateway_address: _Optional[str] = ..., pid: _Optional[int] = ..., gateway_is_open: _Optional[bool] = ...) -> None: ...
+    admin_address: str
+    def __init__(self, proxy_id: _Optional[str] = ..., status: _Optional[str] = ..., node_id: _Optional[str] = ..., http_address: _Optional[str] = ..., gateway_address: _Optional[str] = ..., pid: _Optional[int] = ..., gateway_is_open: _Optional[bool] = ..., admin_address: _Optional[str] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("node_id", "hostname", "pid", "replica_count")
+    __slots__ = ("node_id", "hostname", "pid", "replica_count", "admin_address")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     REPLICA_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ADMIN_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     hostname: str
     pid: int
     replica_count: int
-    def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., pid: _Optional[int] = ..., replica_count: _Optional[int] = ...) -> None: ...
+    admin_address: str
+    def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., pid: _Optional[int] = ..., replica_count: _Optional[int] = ..., admin_address: _Optional[str] = ...) -> None: ...

@@ -15,20 +15,22 @@ class WatchRequest(_message.Message):
     def __init__(self, watcher: _Optional[str] = ..., proxy: _Optional[_Union[ProxyInfo, _Mapping]] = ...) -> None: ...
 
 class ProxyInfo(_message.Message):
-    __slots__ = ("proxy_id", "node_id", "http_address", "gateway_address", "pid", "gateway_is_open")
+    __slots__ = ("proxy_id", "node_id", "http_address", "gateway_address", "pid", "gateway_is_open", "admin_address")
     PROXY_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     HTTP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     GATEWAY_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     GATEWAY_IS_OPEN_FIELD_NUMBER: _ClassVar[int]
+    ADMIN_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     proxy_id: str
     node_id: str
     http_address: str
     gateway_address: str
     pid: int
     gateway_is_open: bool
-    def __init__(self, proxy_id: _Optional[str] = ..., node_id: _Optional[str] = ..., http_address: _Optional[str] = ..., gateway_address: _Optional[str] = ..., pid: _Optional[int] = ..., gateway_is_open: _Optional[bool] = ...) -> None: ...
+    admin_address: str
+    def __init__(self, proxy_id: _Optional[str] = ..., node_id: _Optional[str] = ..., http_address: _Optional[str] = ..., gateway_address: _Optional[str] = ..., pid: _Optional[int] = ..., gateway_is_open: _Optional[bool] = ..., admin_address: _Optional[str] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
     __slots__ = ("snapshot",)

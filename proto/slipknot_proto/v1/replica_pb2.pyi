@@ -91,7 +91,7 @@ class ReplyFrame(_message.Message):
     def __init__(self, accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., slot_reserved: _Optional[_Union[SlotReserved, _Mapping]] = ..., response_start: _Optional[_Union[ResponseStart, _Mapping]] = ..., body: _Optional[_Union[BodyChunk, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., ws_accept: _Optional[_Union[WebSocketAccept, _Mapping]] = ..., ws_message: _Optional[_Union[WebSocketMessage, _Mapping]] = ..., ws_close: _Optional[_Union[WebSocketClose, _Mapping]] = ..., ws_reject: _Optional[_Union[WebSocketReject, _Mapping]] = ..., result: _Optional[_Union[MethodResult, _Mapping]] = ..., item: _Optional[_Union[StreamItem, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., cancelled: _Optional[_Union[Cancelled, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("request_id", "app_name", "deployment_name", "route", "deadline_budget_us", "multiplexed_model_id", "session_id", "traceparent", "caller_chain", "wait_for_slot", "reply_credit_bytes", "http", "websocket", "method")
+    __slots__ = ("request_id", "app_name", "deployment_name", "route", "deadline_budget_us", "multiplexed_model_id", "session_id", "traceparent", "tracestate", "caller_chain", "wait_for_slot", "reply_credit_bytes", "http", "websocket", "method")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     APP_NAME_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +100,7 @@ class Open(_message.Message):
     MULTIPLEXED_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    TRACESTATE_FIELD_NUMBER: _ClassVar[int]
     CALLER_CHAIN_FIELD_NUMBER: _ClassVar[int]
     WAIT_FOR_SLOT_FIELD_NUMBER: _ClassVar[int]
     REPLY_CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -114,13 +115,14 @@ class Open(_message.Message):
     multiplexed_model_id: str
     session_id: str
     traceparent: str
+    tracestate: str
     caller_chain: _containers.RepeatedScalarFieldContainer[str]
     wait_for_slot: bool
     reply_credit_bytes: int
     http: HttpRequest
     websocket: WebSocketRequest
     method: MethodCall
-    def __init__(self, request_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment_name: _Optional[str] = ..., route: _Optional[str] = ..., deadline_budget_us: _Optional[int] = ..., multiplexed_model_id: _Optional[str] = ..., session_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., caller_chain: _Optional[_Iterable[str]] = ..., wait_for_slot: _Optional[bool] = ..., reply_credit_bytes: _Optional[int] = ..., http: _Optional[_Union[HttpRequest, _Mapping]] = ..., websocket: _Optional[_Union[WebSocketRequest, _Mapping]] = ..., method: _Optional[_Union[MethodCall, _Mapping]] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment_name: _Optional[str] = ..., route: _Optional[str] = ..., deadline_budget_us: _Optional[int] = ..., multiplexed_model_id: _Optional[str] = ..., session_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., caller_chain: _Optional[_Iterable[str]] = ..., wait_for_slot: _Optional[bool] = ..., reply_credit_bytes: _Optional[int] = ..., http: _Optional[_Union[HttpRequest, _Mapping]] = ..., websocket: _Optional[_Union[WebSocketRequest, _Mapping]] = ..., method: _Optional[_Union[MethodCall, _Mapping]] = ...) -> None: ...
 
 class HttpRequest(_message.Message):
     __slots__ = ("method", "http_version", "scheme", "path", "raw_path", "query_string", "root_path", "headers", "client_host", "client_port", "server_host", "server_port", "body", "end_of_body")
@@ -217,22 +219,26 @@ class WebSocketClose(_message.Message):
     def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class WebSocketAccept(_message.Message):
-    __slots__ = ("subprotocol", "headers")
+    __slots__ = ("subprotocol", "headers", "route")
     SUBPROTOCOL_FIELD_NUMBER: _ClassVar[int]
     HEADERS_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
     subprotocol: str
     headers: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, subprotocol: _Optional[str] = ..., headers: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    route: str
+    def __init__(self, subprotocol: _Optional[str] = ..., headers: _Optional[_Iterable[bytes]] = ..., route: _Optional[str] = ...) -> None: ...
 
 class WebSocketReject(_message.Message):
-    __slots__ = ("status", "headers", "body")
+    __slots__ = ("status", "headers", "body", "route")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     HEADERS_FIELD_NUMBER: _ClassVar[int]
     BODY_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
     status: int
     headers: _containers.RepeatedScalarFieldContainer[bytes]
     body: bytes
-    def __init__(self, status: _Optional[int] = ..., headers: _Optional[_Iterable[bytes]] = ..., body: _Optional[bytes] = ...) -> None: ...
+    route: str
+    def __init__(self, status: _Optional[int] = ..., headers: _Optional[_Iterable[bytes]] = ..., body: _Optional[bytes] = ..., route: _Optional[str] = ...) -> None: ...
 
 class Credit(_message.Message):
     __slots__ = ("byte_count",)
@@ -317,10 +323,12 @@ class StreamEnd(_message.Message):
     def __init__(self) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("error",)
+    __slots__ = ("error", "route")
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
     error: _payload_pb2.ErrorInfo
-    def __init__(self, error: _Optional[_Union[_payload_pb2.ErrorInfo, _Mapping]] = ...) -> None: ...
+    route: str
+    def __init__(self, error: _Optional[_Union[_payload_pb2.ErrorInfo, _Mapping]] = ..., route: _Optional[str] = ...) -> None: ...
 
 class Cancelled(_message.Message):
     __slots__ = ("reason", "origin")

@@ -102,11 +102,18 @@ def start(
     proxy_location: Annotated[
         str, typer.Option(help="EveryNode, HeadOnly, or Disabled for no HTTP.")
     ] = "EveryNode",
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Show the proxy's metrics at this port of loopback, the controller's at the next one, the "
+            "node's and its replicas' at the one after. Without: see `slipknot metrics`."
+        ),
+    ] = None,
 ) -> None:
     """Start a cluster on this machine in the background. End it with: slipknot shutdown"""
     from .cluster import start_cluster
 
-    _checked(lambda: start_cluster(http_host, http_port, grpc_port, proxy_location))
+    _checked(lambda: start_cluster(http_host, http_port, grpc_port, proxy_location, metrics_port))
 
 
 @app.command()
@@ -137,6 +144,19 @@ def status(name: OneName = None, address: Address = None) -> None:
     from .cluster import show_status
 
     _checked(lambda: show_status(name, address))
+
+
+@app.command()
+def metrics(
+    match: Annotated[
+        str, typer.Argument(help="Only metrics whose names have this in them.", metavar="[PART]")
+    ] = "",
+    address: Address = None,
+) -> None:
+    """Show the metrics of all members, as Prometheus's text."""
+    from .metrics import show_metrics
+
+    _checked(lambda: show_metrics(match, address))
 
 
 @app.command()

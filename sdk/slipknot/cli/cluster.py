@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,16 @@ NO_CLUSTER = (
 )
 
 
-def start_cluster(http_host: str, http_port: int, grpc_port: int | None, proxy_location: str) -> int:
+def start_cluster(
+    http_host: str, http_port: int, grpc_port: int | None, proxy_location: str, metrics_port: int | None
+) -> int:
     """Start a cluster in the background."""
     from .._cluster_options import cluster_options
     from .._local import start_detached
 
     grpc_options = None if grpc_port is None else {"port": grpc_port}
     options = cluster_options(proxy_location, {"host": http_host, "port": http_port}, grpc_options)
-    info = start_detached(options)
+    info = start_detached(replace(options, metrics_port=metrics_port))
     typer.echo(f"The cluster runs. HTTP: {info.http_address or '-'}, gateway: {info.gateway_address or '-'}")
     typer.echo("Deploy to it: slipknot deploy module:app        End it: slipknot shutdown")
     return 0

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .._deployment import Application, Deployment, deployment
     from .._ingress import ingress
     from .._multiplexed import multiplexed
-    from . import config, context, exceptions, handle, http_adapters, schema
+    from . import config, context, exceptions, handle, http_adapters, metrics, schema
     from .config import HTTPOptions
     from .context import cancelled, get_multiplexed_model_id, get_replica_context, get_request_context
 
@@ -46,6 +46,7 @@ __all__ = [
     "http_adapters",
     "http_url",
     "ingress",
+    "metrics",
     "multiplexed",
     "run",
     "run_many",

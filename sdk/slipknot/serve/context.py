@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slipknot_core import request_context
+from slipknot_core.cancel_reasons import reason_name
 from slipknot_core.errors import SlipknotServeException
 from slipknot_core.request_context import RequestContext
-from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from .._models import ReplicaModels
 
@@ -96,10 +96,19 @@ class RequestContextView:
         return self._request.session_id
 
     @property
+    def traceparent(self) -> str:
+        """W3C trace context of this hop; the client's own while tracing is off, empty if there is none."""
+        return self._request.traceparent
+
+    @property
+    def tracestate(self) -> str:
+        """W3C tracestate that came with it."""
+        return self._request.tracestate
+
+    @property
     def cancel_reason(self) -> str | None:
         """Why it was cancelled, for example "CLIENT_DISCONNECTED"; None if it was not."""
-        reason = self._request.cancel_reason
-        return None if reason is None else CancelReason.Name(reason).removeprefix("CANCEL_REASON_")
+        return reason_name(self._request.cancel_reason) or None
 
     @property
     def cancel_origin(self) -> str:

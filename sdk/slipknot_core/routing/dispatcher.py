@@ -6,6 +6,7 @@ The data path never waits for the controller: when it is away, everything goes o
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 import grpc.aio
@@ -62,6 +63,8 @@ class Dispatcher:
     ) -> None:
         self.controller_address = controller_address
         self.snapshot = EMPTY
+        self.snapshot_at_s: float | None = None
+        """When it came, by the monotonic clock."""
         self.is_connected = False
         self.refused = asyncio.Event()
         """The controller does not accept this process's credentials; `failure` says why."""
@@ -89,6 +92,11 @@ class Dispatcher:
     def queued(self) -> int:
         """Requests that wait for a replica, over all deployments."""
         return sum(router.queued for router in self._routers.values())
+
+    @property
+    def routers(self) -> tuple[Router, ...]:
+        """Those that have been used, of deployments that are gone too."""
+        return tuple(self._routers.values())
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -166,7 +174,7 @@ class Dispatcher:
         """Take `snapshot` if it is newer; False if not."""
         if not snapshot.is_newer_than(self.snapshot):
             return False
-        self.snapshot = snapshot
+        self.snapshot, self.snapshot_at_s = snapshot, time.monotonic()
         self._seen_applications.update(snapshot.applications)
         for deployment_id, router in self._routers.items():
             self._update(router, deployment_id)

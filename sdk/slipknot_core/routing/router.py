@@ -29,6 +29,7 @@ from ..ids import DeploymentId
 from ..rpc.credentials import NO_CREDENTIALS, Credentials
 from .choose import choose
 from .exchange import Exchange, Seat
+from .metrics import RouterCounts
 from .replica import FIRST_LOST_AVOID_S, Replica
 from .retry import RetryBudget, may_repeat
 from .silence import prefer_answering
@@ -46,6 +47,7 @@ BUSY_BACKOFF_S = 0.025
 MAX_BUSY_BACKOFF_S = 0.5
 
 Reason = replica_pb2.Refused.Reason
+_REASON_NAMES = {number: name.removeprefix("REASON_") for name, number in Reason.items()}
 
 
 class Router:
@@ -59,6 +61,7 @@ class Router:
         credentials: Credentials = NO_CREDENTIALS,
     ) -> None:
         self.deployment_id = deployment_id
+        self.counts = RouterCounts()
         self._node_id = node_id
         self._credentials = credentials
         self._route: DeploymentRoute | None = None
@@ -71,8 +74,7 @@ class Router:
         self._retries = RetryBudget()
 
     def __repr__(self) -> str:
-        ongoing = sum(replica.ongoing for replica in self._replicas.values())
-        counts = f"{len(self._replicas)} replicas, {ongoing} ongoing, {len(self._waiting)} queued"
+        counts = f"{len(self._replicas)} replicas, {self.ongoing} ongoing, {len(self._waiting)} queued"
         return f"<Router {self.deployment_id}: {counts}>"
 
     @property
@@ -80,10 +82,16 @@ class Router:
         """Exchanges without a replica."""
         return len(self._waiting)
 
+    @property
+    def ongoing(self) -> int:
+        """Exchanges with a replica that is in the snapshot, and tickets in their queues."""
+        return sum(replica.ongoing for replica in self._replicas.values())
+
     # --- what comes in ------------------------------------------------------------------------------
 
     def submit(self, exchange: Exchange) -> None:
         """Take a new exchange: send it now, queue it, or fail it."""
+        self.counts.requests += 1
         if self._gone is not None:
             exchange.fail(self._gone)
             return
@@ -140,6 +148,7 @@ class Router:
         stream = exchange.take_stream()
         if stream is None:
             return
+        self.counts.refused.add((_reason_name(refused.reason),))
         self._requeue(exchange)
         if refused.waiting:
             seat.hold_ticket(stream)
@@ -166,6 +175,7 @@ class Router:
                 logger.warning("retry_budget_exhausted %s %r", self.deployment_id, self._retries)
                 return False
             logger.info("request_repeated %s attempt=%d", exchange.open.request_id, attempts + 1)
+        self.counts.retries += 1
         self._requeue(exchange)
         self._assign()
         return True
@@ -249,6 +259,7 @@ class Router:
             else MAX_QUEUED_REQUESTS
         )
         while len(self._waiting) > bound:
+            self.counts.dropped += 1
             newest = next(reversed(self._waiting))
             newest.fail(self._backpressure(bound))
 
@@ -282,6 +293,11 @@ class Router:
         while self._waiting:
             exchange, _ = self._waiting.popitem(last=False)
             exchange.fail(error)
+
+
+def _reason_name(reason: Reason) -> str:
+    """As a label; a newer replica may give a reason unknown here."""
+    return _REASON_NAMES.get(reason, "UNKNOWN")
 
 
 def _pick(candidates: Sequence[Replica]) -> Replica:

@@ -39,6 +39,7 @@ EXPORTED = [
     "get_replica_context",
     "get_request_context",
     "ingress",
+    "metrics",
     "multiplexed",
     "run",
     "run_many",
