@@ -32,6 +32,8 @@ from slipknot_proto.v1 import (
 from tests.support.cluster_status import application, cluster_status
 from tests.support.tcp_cluster import TcpCluster
 
+pytest.importorskip("cryptography", reason="needs cryptography: pip install slipknot[tls]")
+
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
 WAIT_S = 20.0

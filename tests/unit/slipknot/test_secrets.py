@@ -5,12 +5,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cryptography import x509
 
 from slipknot._certificates import Authority
 from slipknot.cli.secrets import make_certificates, make_token
 from slipknot_core.rpc.credentials import MIN_TOKEN_LENGTH, Credentials
 from slipknot_core.rpc.roles import Role, role_token
+
+x509 = pytest.importorskip("cryptography.x509", reason="needs cryptography: pip install slipknot[tls]")
 
 
 def mode(file: Path) -> int:
