@@ -38,12 +38,11 @@ def kind_of(func: Callable[..., Any]) -> Kind:
     return Kind.SYNC
 
 
-async def call(threads: ThreadPool, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function and return its result; a generator is returned unstarted.
+async def call(threads: ThreadPool, kind: Kind, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function of a kind and return its result; a generator is returned unstarted.
 
     A sync function that turns out to wrap an async one (it returns a coroutine) is awaited on the loop.
     """
-    kind = kind_of(func)
     if kind is Kind.ASYNC:
         return await func(*args, **kwargs)
     if kind.is_generator:

@@ -6,7 +6,7 @@ from typing import Any
 
 from slipknot_core.errors import MethodNotFoundError
 
-from .calling import call, kind_of
+from .calling import Kind, call, kind_of
 from .generators import cancelling, iterate
 from .threads import ThreadPool
 
@@ -27,6 +27,8 @@ class Methods:
         self._deployment = deployment
         self._threads = threads
         self._names = available_methods(servable)
+        self._kinds: dict[str, tuple[Callable[..., Any], Kind]] = {}
+        """Of the methods called so far, with the method it was found for: to inspect one takes its time."""
 
     async def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a method that gives one result.
@@ -35,10 +37,10 @@ class Methods:
             MethodNotFoundError: There is no such method.
             TypeError: It is a generator or returned one, or it does not take these arguments.
         """
-        method = self._find(name)
-        if kind_of(method).is_generator:
+        method, kind = self._find(name)
+        if kind.is_generator:
             raise TypeError(f"Method {name!r} is a generator function. {USE_STREAM}")
-        result = await call(self._threads, method, *args, **kwargs)
+        result = await call(self._threads, kind, method, *args, **kwargs)
         if inspect.isgenerator(result):
             result.close()
         elif inspect.isasyncgen(result):
@@ -56,7 +58,8 @@ class Methods:
             MethodNotFoundError: There is no such method.
             TypeError: It gave something else than a generator, or it does not take these arguments.
         """
-        result = await call(self._threads, self._find(name), *args, **kwargs)
+        method, kind = self._find(name)
+        result = await call(self._threads, kind, method, *args, **kwargs)
         if isinstance(result, Iterator):
             result = iterate(result, self._threads.run)
         elif not isinstance(result, AsyncIterator):
@@ -65,16 +68,19 @@ class Methods:
             async for item in result:
                 yield item
 
-    def _find(self, name: str) -> Callable[..., Any]:
+    def _find(self, name: str) -> tuple[Callable[..., Any], Kind]:
         if name not in self._names:
             raise MethodNotFoundError(
                 f"Deployment {self._deployment!r} has no method {name!r}. Available methods: {self._names}."
             )
         if name == "__call__" and inspect.isroutine(self._servable):
-            function: Callable[..., Any] = self._servable
-            return function
-        method: Callable[..., Any] = getattr(self._servable, name)
-        return method
+            method: Callable[..., Any] = self._servable
+        else:
+            method = getattr(self._servable, name)  # each time: an instance may replace its methods
+        known = self._kinds.get(name)
+        if known is None or known[0] != method:
+            known = self._kinds[name] = (method, kind_of(method))
+        return method, known[1]
 
 
 def available_methods(servable: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -9,7 +10,7 @@ from starlette.responses import Response
 
 from slipknot._asgi import ASGIApp, Receive, Scope, Send
 
-from .calling import call, kind_of
+from .calling import Kind, call, kind_of
 from .json_response import as_response, encoded_response, encoder_is_loaded, load_encoder
 from .threads import ThreadPool
 
@@ -26,10 +27,8 @@ class PlainHttp:
     """
 
     def __init__(self, servable: Any, deployment: str, threads: ThreadPool, http_adapter: Any = None) -> None:
-        self._deployment = deployment
         self._threads = threads
-        self._handler = _handler_of(servable)
-        self._takes_argument = self._handler is not None and _positional_counts(self._handler)[1] > 0
+        self._handler = _handler_of(servable, deployment)
         self._adapted: ASGIApp | None = None
         if http_adapter is not None:
             from .adapted_http import adapted_app
@@ -45,8 +44,11 @@ class PlainHttp:
         await response(scope, receive, send)
 
     async def _respond(self, argument: Any) -> Response:
-        handler = self._checked_handler()
-        value = await call(self._threads, handler, *((argument,) if self._takes_argument else ()))
+        handler = self._handler
+        if isinstance(handler, str):
+            raise TypeError(handler)
+        arguments = (argument,) if handler.takes_argument else ()
+        value = await call(self._threads, handler.kind, handler.function, *arguments)
         response = as_response(value)
         if response is None:
             if not encoder_is_loaded():
@@ -54,32 +56,37 @@ class PlainHttp:
             response = encoded_response(value)
         return response
 
-    def _checked_handler(self) -> Callable[..., Any]:
-        handler = self._handler
-        if handler is None:
-            raise TypeError(
-                f"deployment {self._deployment!r} was called over HTTP, but its class has neither a "
-                "`__call__` method nor @serve.ingress"
-            )
-        if kind_of(handler).is_generator:
-            raise TypeError(
-                f"the handler of deployment {self._deployment!r} is a generator function; return "
-                "starlette.responses.StreamingResponse(generator) to stream its items"
-            )
-        required, _ = _positional_counts(handler)
-        if required > 1:
-            raise TypeError(
-                f"the handler of deployment {self._deployment!r} requires {required} arguments; over HTTP "
-                "it gets none or one, the request"
-            )
-        return handler
+
+@dataclass(frozen=True, slots=True)
+class _Handler:
+    """What is called for each request; looked at once, since inspecting a function takes its time."""
+
+    function: Callable[..., Any]
+    kind: Kind
+    takes_argument: bool
 
 
-def _handler_of(servable: Any) -> Callable[..., Any] | None:
-    if inspect.isroutine(servable) or callable(servable):
-        handler: Callable[..., Any] = servable if inspect.isroutine(servable) else servable.__call__
-        return handler
-    return None
+def _handler_of(servable: Any, deployment: str) -> _Handler | str:
+    """The handler, or what is wrong with it: each request is told."""
+    if not callable(servable):
+        return (
+            f"deployment {deployment!r} was called over HTTP, but its class has neither a "
+            "`__call__` method nor @serve.ingress"
+        )
+    function: Callable[..., Any] = servable if inspect.isroutine(servable) else servable.__call__
+    kind = kind_of(function)
+    if kind.is_generator:
+        return (
+            f"the handler of deployment {deployment!r} is a generator function; return "
+            "starlette.responses.StreamingResponse(generator) to stream its items"
+        )
+    required, possible = _positional_counts(function)
+    if required > 1:
+        return (
+            f"the handler of deployment {deployment!r} requires {required} arguments; over HTTP "
+            "it gets none or one, the request"
+        )
+    return _Handler(function, kind, possible > 0)
 
 
 def _positional_counts(func: Callable[..., Any]) -> tuple[int, int]:

@@ -5,6 +5,7 @@ into the code that logs: a record that cannot be formatted becomes a line that s
 written is lost.
 """
 
+import asyncio
 import json
 import logging
 import os
@@ -171,17 +172,60 @@ def access_log(
     _logger.handle(record)
 
 
+ACCESS_LOG_DELAY_S = 0.01
+"""Lines of the access log may come so much later on the console, and are written together."""
+
+MAX_WAITING_LINES = 512
+
 _logger = logging.getLogger(LOGGER_NAME)
 _access_log_enabled = True
 
 
 class _ConsoleHandler(logging.StreamHandler[TextIO]):
+    """Lines of the access log wait a moment for company, since writing one costs more than making it;
+    everything else is written at once, behind those that wait.
+    """
+
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
+        self._lines: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.addFilter(lambda record: getattr(record, "log_to_stderr", True) is not False)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        loop = asyncio._get_running_loop() if hasattr(record, "access_details") else None
+        if loop is None or len(self._lines) >= MAX_WAITING_LINES:
+            self._write_lines()
+            super().emit(record)
+            return
+        self._lines.append(self.format(record))
+        if self._timer is None or self._loop is not loop:
+            self._loop, self._timer = loop, loop.call_later(ACCESS_LOG_DELAY_S, self._on_time)
+
+    def flush(self) -> None:
+        self._write_lines()
+        super().flush()
 
     def handleError(self, record: logging.LogRecord) -> None:
         _lose(record)
+
+    def _on_time(self) -> None:
+        self.acquire()
+        try:
+            self._timer = None
+            self.flush()
+        finally:
+            self.release()
+
+    def _write_lines(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            try:
+                self.stream.write(self.terminator.join(lines) + self.terminator)
+                super().flush()
+            except (OSError, ValueError):
+                pass  # the console is closed: nowhere is left to say it
 
 
 class _Formatter(logging.Formatter):
