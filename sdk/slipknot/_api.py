@@ -7,6 +7,7 @@ the one it runs in (a replica), or an embedded one that the first call starts an
 import asyncio
 import atexit
 import logging
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,7 @@ def start(
     logging_config: "Mapping[str, Any] | LoggingConfig | None" = None,
     *,
     address: str | None = None,
+    controller_options: Any = None,
 ) -> None:
     """Make sure that this process has a cluster; start an embedded one if there is none.
 
@@ -68,6 +70,7 @@ def start(
         grpc_options: Port of the gateway; see `serve.config.gRPCOptions`.
         logging_config: Of the cluster's processes; see `serve.schema.LoggingConfig`.
         address: Controller of an existing cluster, "host:port" or "unix:/path"; default `SLIPKNOT_ADDRESS`.
+        controller_options: Accepted for compatibility; without effect.
 
     Raises:
         ValueError: An option is not valid.
@@ -100,7 +103,8 @@ def run(  # noqa: PLR0917 - the signature that users know
         name: The application's name, unique in the cluster.
         route_prefix: Where it is reachable over HTTP; None: nowhere.
         logging_config: Defaults for its deployments.
-        _local_testing_mode: Accepted for compatibility; see `slipknot.testing` for clusters in one process.
+        _local_testing_mode: Run everything in this process, without HTTP and cluster: the constructors at
+            once, and what they raise is raised here. See `slipknot.testing` for clusters in one process.
         external_scaler_enabled: Accepted for compatibility; without effect.
         controller_options: Accepted for compatibility; without effect.
 
@@ -113,6 +117,10 @@ def run(  # noqa: PLR0917 - the signature that users know
         SlipknotServeException: Another application has this route prefix.
         RuntimeError: The application failed to deploy; the message has the traceback.
     """
+    if _local_testing_mode:
+        from . import _local_testing
+
+        return _local_testing.run(target, name)
     handle = run_many([RunTarget(target, name, route_prefix, logging_config)])[0]
     if blocking:
         _block()
@@ -141,6 +149,9 @@ def delete(name: str, _blocking: bool = True) -> None:
         name: The application's name.
         _blocking: Wait until it is gone.
     """
+    local_testing = _local_testing_module()
+    if local_testing is not None and local_testing.delete(name):
+        return
     connection = _connection.current_or_none()
     if connection is not None:
         connection.run(_control.delete(connection, name, wait=_blocking))
@@ -161,6 +172,9 @@ def status() -> "ServeStatus":
 def shutdown() -> None:
     """Delete all applications, and end the cluster if this process started it. Twice is fine."""
     global _local
+    local_testing = _local_testing_module()
+    if local_testing is not None:
+        local_testing.shutdown()
     with _lock:
         connection, local = _connection.current_or_none(), _local
         _local = None
@@ -246,6 +260,11 @@ def is_cluster_alive() -> bool:
 
 
 # --- inside -----------------------------------------------------------------------------------------
+
+
+def _local_testing_module() -> Any:
+    """The module, if an application was run in local testing mode; importing it is expensive."""
+    return sys.modules.get(f"{__package__}._local_testing")
 
 
 def _need_connection() -> "_connection.Connection":

@@ -40,6 +40,9 @@ connection_var: "contextvars.ContextVar[Connection | None]" = contextvars.Contex
 _lock = threading.RLock()
 _process_connection: "Connection | None" = None
 
+local_testing: "Connection | None" = None
+"""That of the applications in local testing mode; their handles use it, whatever cluster there is."""
+
 
 class Connection:
     """A loop and what runs on it. Its methods may be called from any thread; `repr` tells the controller.

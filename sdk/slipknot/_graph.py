@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from slipknot_core.errors import SlipknotServeException
 from slipknot_core.ids import short_id
@@ -106,6 +106,43 @@ def build_from_import_path(
     code = CodeSource(import_source=source, python_path=user_python_path())
     deployments = [_overridden(node, by_name.get(node.name), code, source) for node in graph.nodes.values()]
     return ApplicationSpec(name, ingress, tuple(deployments), route_prefix, import_source=source)
+
+
+class LocalDeployment(NamedTuple):
+    """One deployment of an application that stays in this process."""
+
+    spec: DeploymentSpec
+    """Without code."""
+    code: LoadedDeployment
+
+
+def local_application(
+    app: Application, name: str, handle_factory: HandleFactory
+) -> tuple[str, list[LocalDeployment]]:
+    """Name the ingress deployment of a bind graph and load all its deployments here, those without children
+    first. The code is used as it is; the constructors' arguments are pickled and unpickled.
+
+    Args:
+        app: The root.
+        name: The application's name.
+        handle_factory: Makes handles of nested Applications.
+
+    Raises:
+        TypeError: `app` is no Application, or an argument cannot be pickled.
+        ValueError: The name is not valid, or an Application contains itself.
+    """
+    _check_is_application(app)
+    checked_application_name(name)
+    graph = _Graph(with_code=False)
+    ingress = graph.add(app)
+    make_handle = functools.partial(_call_factory, handle_factory, name)
+    deployments = []
+    for node in graph.nodes.values():
+        _, (args, kwargs) = _pickling.load(node.data, make_handle)
+        spec = node.options.to_spec(CodeSource(), "local", None)
+        code = LoadedDeployment(node.deployment.func_or_class, args, kwargs)
+        deployments.append(LocalDeployment(spec, code))
+    return ingress, deployments
 
 
 def load_deployment(

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
-from slipknot_core.errors import RequestCancelledError, SerializationError
+from slipknot_core.errors import RequestCancelledError, SerializationError, SlipknotServeException
 from slipknot_core.ids import DeploymentId
 from slipknot_proto.v1.replica_pb2 import ReplyFrame
 
@@ -43,10 +43,17 @@ class DeploymentHandle:
         app_name: Its application.
     """
 
-    def __init__(self, deployment_name: str, app_name: str, _options: HandleOptions | None = None) -> None:
+    def __init__(
+        self,
+        deployment_name: str,
+        app_name: str,
+        _options: HandleOptions | None = None,
+        _is_local: bool = False,
+    ) -> None:
         self.deployment_name = deployment_name
         self.app_name = app_name
         self._options = _options or HandleOptions()
+        self._is_local = _is_local
 
     def __repr__(self) -> str:
         given = {k: v for k, v in asdict(self._options).items() if v != getattr(HandleOptions(), k)}
@@ -75,6 +82,8 @@ class DeploymentHandle:
     @property
     def is_initialized(self) -> bool:
         """This process has a cluster to send calls to."""
+        if self._is_local:
+            return _connection.local_testing is not None
         return _connection.current_or_none() is not None
 
     def options(
@@ -112,7 +121,8 @@ class DeploymentHandle:
             if not isinstance(value, kind):
                 raise TypeError(f"{name} must be {kind.__name__}, not {type(value).__name__}: {value!r}")
             changes[name] = value
-        return DeploymentHandle(self.deployment_name, self.app_name, replace(self._options, **changes))
+        options = replace(self._options, **changes)
+        return DeploymentHandle(self.deployment_name, self.app_name, options, self._is_local)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Start a call; it runs whether or not anybody waits for it.
@@ -138,12 +148,19 @@ class DeploymentHandle:
                     f"argument {place!r} is a DeploymentResponseGenerator, which cannot be passed to a call; "
                     "iterate it and pass on what it gives"
                 )
-        call = Call(_connection.current(), self.deployment_id, self._options)
+        call = Call(self._connection(), self.deployment_id, self._options)
         call.begin(args, kwargs, upstream)
         return DeploymentResponseGenerator(call) if self._options.stream else DeploymentResponse(call)
 
-    def _parts(self) -> tuple[str, str, HandleOptions]:
-        return self.deployment_name, self.app_name, self._options
+    def _connection(self) -> _connection.Connection:
+        if not self._is_local:
+            return _connection.current()
+        if _connection.local_testing is None:
+            raise SlipknotServeException("the application in local testing mode was shut down")
+        return _connection.local_testing
+
+    def _parts(self) -> tuple[str, str, HandleOptions, bool]:
+        return self.deployment_name, self.app_name, self._options, self._is_local
 
 
 class _Response:
