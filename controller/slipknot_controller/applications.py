@@ -159,27 +159,27 @@ class Applications:
         return await self._in_turn(change)
 
     async def finish_build(self, before: ApplicationRecord, outcome: ApplicationSpec | str) -> None:
-        """Deploy what was built, or note the traceback of a build that failed; ignored if `before` is
-        outdated.
+        """Deploy what was built, or note the traceback of a build that failed; ignored if that of
+        `before` is not wanted any more.
         """
 
         async def change() -> None:
-            build = before.build
-            if self._records.get(before.name) is not before or build is None:
+            build, record = before.build, self._records.get(before.name)
+            if record is None or build is None or record.build is not build:
                 return
             try:
                 if isinstance(outcome, str):
                     raise ValueError(outcome)
                 spec = replace(
-                    outcome, name=before.name, route_prefix=build.route_prefix, import_source=build.source
+                    outcome, name=record.name, route_prefix=build.route_prefix, import_source=build.source
                 )
-                checked = checked_application(spec, before.generation)
+                checked = checked_application(spec, record.generation)
             except ValueError as error:
-                await self._put(replace(before, build=replace(build, error=str(error) or "unknown error")))
-                logger.error("Building application %r failed: %s", before.name, error)
+                await self._put(replace(record, build=replace(build, error=str(error) or "unknown error")))
+                logger.error("Building application %r failed: %s", record.name, error)
                 return
-            await self._put(before.with_spec(checked, before.generation, before.deployed_time_s))
-            logger.info("Deploying application %r (generation %d).", before.name, before.generation)
+            await self._put(record.with_spec(checked, record.generation, record.deployed_time_s))
+            logger.info("Deploying application %r (generation %d).", record.name, record.generation)
 
         await self._in_turn(change)
 

@@ -8,6 +8,8 @@ and, if a health check brought it there, until the new ones have passed one.
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from slipknot_core.spec import ApplicationSpec
+
 from .desired import ApplicationRecord, Desired, options_hash
 from .lifecycle import ApplicationStatus, DeploymentStatus, ReplicaState
 from .observed import ObservedDeployment, Replica
@@ -15,6 +17,7 @@ from .plan import has_failed_to_start, start_failure_limit
 
 CONFIG_UPDATE_STARTED = "CONFIG_UPDATE_STARTED"
 MANUAL_SCALING = "MANUAL_SCALING"
+AUTOSCALING = "AUTOSCALING"
 HEALTH_CHECK_FAILED = "HEALTH_CHECK_FAILED"
 REPLICA_STARTUP_FAILED = "REPLICA_STARTUP_FAILED"
 DELETING = "DELETING"
@@ -42,16 +45,29 @@ class ApplicationCondition(NamedTuple):
     message: str
 
 
-def after_order(before: Desired | None, wanted: Desired) -> Condition:
+def after_order(before: Desired | None, wanted: Desired, so_far: Condition) -> Condition:
     """The condition right after `wanted` took the place of `before`."""
-    trigger = MANUAL_SCALING if before and before.generation == wanted.generation else CONFIG_UPDATE_STARTED
     if before is None or _is_other_code_or_options(before, wanted):
-        return Condition(DeploymentStatus.UPDATING, trigger, "")
+        return Condition(DeploymentStatus.UPDATING, CONFIG_UPDATE_STARTED, "")
+    trigger = _trigger(before, wanted)
+    is_busy = so_far.status not in (
+        DeploymentStatus.HEALTHY,
+        DeploymentStatus.UPSCALING,
+        DeploymentStatus.DOWNSCALING,
+    )
+    if before.is_autoscaled_to(wanted) and is_busy:
+        return so_far
     if wanted.spec.num_replicas > before.spec.num_replicas:
         return Condition(DeploymentStatus.UPSCALING, trigger, "")
     if wanted.spec.num_replicas < before.spec.num_replicas:
         return Condition(DeploymentStatus.DOWNSCALING, trigger, "")
     return Condition(DeploymentStatus.UPDATING, trigger, "")
+
+
+def _trigger(before: Desired, wanted: Desired) -> str:
+    if before.generation != wanted.generation:
+        return CONFIG_UPDATE_STARTED
+    return AUTOSCALING if before.is_autoscaled_to(wanted) else MANUAL_SCALING
 
 
 def deployment_condition(desired: Desired | None, observed: ObservedDeployment, now_s: float) -> Condition:
@@ -66,13 +82,13 @@ def deployment_condition(desired: Desired | None, observed: ObservedDeployment, 
         return Condition(DeploymentStatus.DEPLOY_FAILED, REPLICA_STARTUP_FAILED, message)
     if has_failed_to_start(desired, observed):
         return Condition(
-            DeploymentStatus.DEPLOY_FAILED, REPLICA_STARTUP_FAILED, _start_failure(desired, observed)
+            DeploymentStatus.DEPLOY_FAILED, REPLICA_STARTUP_FAILED, start_failure_message(desired, observed)
         )
     if is_settled(desired, observed, now_s):
         return _settled(observed)
-    if observed.failed_starts >= start_failure_limit(desired):
+    if observed.failed_starts >= start_failure_limit(desired, observed):
         return Condition(
-            DeploymentStatus.UNHEALTHY, REPLICA_STARTUP_FAILED, _start_failure(desired, observed)
+            DeploymentStatus.UNHEALTHY, REPLICA_STARTUP_FAILED, start_failure_message(desired, observed)
         )
     if observed.status in _ASKED_FOR:
         return Condition(observed.status, observed.trigger, _progress(observed))
@@ -115,7 +131,23 @@ def application_condition(
         return ApplicationCondition(ApplicationStatus.DEPLOYING, message)
     if record.spec is None:
         return ApplicationCondition(ApplicationStatus.NOT_STARTED, "")
-    return _worst({d.name: observed.get(d.name) or ObservedDeployment() for d in record.spec.deployments})
+    now = deployments_condition(record.spec, observed)
+    if record.failure:
+        message = f"{record.failure}\n{now.message}".rstrip()
+        return ApplicationCondition(ApplicationStatus.DEPLOY_FAILED, message)
+    return now
+
+
+def deployments_condition(
+    spec: ApplicationSpec, observed: Mapping[str, ObservedDeployment]
+) -> ApplicationCondition:
+    """Judge what runs, whatever was asked for last.
+
+    Args:
+        spec: What is wanted now.
+        observed: Its deployments by name.
+    """
+    return _worst({d.name: observed.get(d.name) or ObservedDeployment() for d in spec.deployments})
 
 
 def _worst(deployments: Mapping[str, ObservedDeployment]) -> ApplicationCondition:
@@ -132,8 +164,10 @@ def _worst(deployments: Mapping[str, ObservedDeployment]) -> ApplicationConditio
         return ApplicationCondition(
             ApplicationStatus.UNHEALTHY, _messages("unhealthy", unhealthy, deployments)
         )
-    # Scaling by hand does not make an application that serves less deployed.
-    updating = [name for name in named(*_ASKED_FOR) if deployments[name].trigger != MANUAL_SCALING]
+    # Scaling does not make an application that serves less deployed.
+    updating = [
+        name for name in named(*_ASKED_FOR) if deployments[name].trigger not in (MANUAL_SCALING, AUTOSCALING)
+    ]
     if updating:
         return ApplicationCondition(ApplicationStatus.DEPLOYING, "")
     return ApplicationCondition(ApplicationStatus.RUNNING, "")
@@ -166,7 +200,8 @@ def _settled(observed: ObservedDeployment) -> Condition:
     return Condition(DeploymentStatus.HEALTHY, _COMPLETED.get(observed.status, "CONFIG_UPDATE_COMPLETED"), "")
 
 
-def _start_failure(desired: Desired, observed: ObservedDeployment) -> str:
+def start_failure_message(desired: Desired, observed: ObservedDeployment) -> str:
+    """That the replicas of a deployment cannot be started, with the last traceback."""
     return (
         f"Deployment {desired.spec.name!r} failed to start a replica {observed.failed_starts} times in a row."
         f" The last error was:\n{observed.last_error}"

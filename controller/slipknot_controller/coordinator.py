@@ -21,8 +21,8 @@ from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import controller_pb2, discovery_pb2
 
 from .applications import Applications
-from .condition import after_order
-from .desired import ApplicationRecord, Desired
+from .condition import Condition, after_order
+from .desired import ApplicationRecord, Build, Desired
 from .engine import BuildInterrupted, NoRoom
 from .latest import Latest
 from .leases import DrainOrder, Lease, Leases, ReconfigureOrder
@@ -31,6 +31,7 @@ from .nodes_engine import NodesEngine
 from .observed import ObservedDeployment, Registration
 from .reconcile import reconcile
 from .reconcile_queue import ReconcileQueue
+from .rollback import after_failure
 from .rollout import after_rollout, is_deleted, wanted_deployments
 from .routes import application_routes, is_routable
 from .store import StateStore
@@ -78,7 +79,7 @@ class Coordinator:
         self._leases = Leases()
         self._proxies: dict[str, discovery_pb2.ProxyInfo] = {}
         self._queue: ReconcileQueue[str] = ReconcileQueue()
-        self._builds: dict[str, ApplicationRecord] = {}
+        self._builds: dict[str, Build] = {}
         self._tasks = TaskOwner("coordinator")
         self._recovery: asyncio.TimerHandle | None = None
         self._models_timer: asyncio.TimerHandle | None = None
@@ -331,8 +332,10 @@ class Coordinator:
     def _reconcile_deployment(self, deployment_id: DeploymentId, desired: Desired | None) -> float | None:
         observed = self._observed.setdefault(deployment_id, ObservedDeployment())
         observed.has_room = self.engine.has_room()
+        observed.can_make_room = not observed.has_room and bool(self.engine.nodes())
         if desired is not None and observed.wanted != desired:
-            observed.set_status(str(deployment_id), *after_order(observed.wanted, desired))
+            so_far = Condition(observed.status, observed.trigger, observed.message)
+            observed.set_status(str(deployment_id), *after_order(observed.wanted, desired, so_far))
             observed.want(desired, self.applications.proven_version(deployment_id))
         return reconcile(deployment_id, desired, observed, _Effects(self), time.monotonic())
 
@@ -345,24 +348,29 @@ class Coordinator:
         if is_deleted(record, self._observed):
             self._tasks.spawn(self.applications.remove(record), f"remove {record.name}")
             return
-        after = after_rollout(record, self._observed)
+        after = after_rollout(record, self._observed) or after_failure(record, self._observed)
         if after is not None:
-            self._tasks.spawn(self.applications.replace(record, after), f"finish rollout of {record.name}")
-        if record.is_building and self.engine.has_room() and self._builds.get(record.name) is not record:
-            self._builds[record.name] = record
-            self._tasks.spawn(self._build(record), f"build {record.name}")
+            self._tasks.spawn(self.applications.replace(record, after), f"go on with {record.name}")
+        build = record.build
+        if (
+            build
+            and not build.error
+            and self.engine.has_room()
+            and self._builds.get(record.name) is not build
+        ):
+            self._builds[record.name] = build
+            self._tasks.spawn(self._build(record, build), f"build {record.name}")
 
-    async def _build(self, record: ApplicationRecord) -> None:
-        assert record.build is not None
+    async def _build(self, record: ApplicationRecord, build: Build) -> None:
         outcome: ApplicationSpec | str
         try:
-            outcome = await self.engine.build(record.name, record.build, BUILD_TIMEOUT_S)
+            outcome = await self.engine.build(record.name, build, BUILD_TIMEOUT_S)
         except (NoRoom, BuildInterrupted) as error:
             logger.warning("Building application %r again: %s.", record.name, error)
             self._queue.retry(record.name)
             return
         finally:
-            if self._builds.get(record.name) is record:
+            if self._builds.get(record.name) is build:
                 del self._builds[record.name]
         await self.applications.finish_build(record, outcome)
 

@@ -33,6 +33,11 @@ class Desired:
     one).
     """
 
+    def is_autoscaled_to(self, other: "Desired") -> bool:
+        """Autoscaling has changed the number of replicas, and nothing else has changed."""
+        same_number = replace(self.spec, num_replicas=other.spec.num_replicas)
+        return self.spec.autoscaling is not None and replace(self, spec=same_number) == other
+
 
 @dataclass(frozen=True, slots=True)
 class Build:
@@ -59,6 +64,12 @@ class ApplicationRecord:
     previous_ingress: str = ""
     """The ingress deployment that serves until the spec's own one runs, if that is another; else empty."""
     is_deleting: bool = False
+    is_good: bool = False
+    """The spec has once been HEALTHY as a whole."""
+    previous: ApplicationSpec | None = None
+    """The last good spec, for as long as `spec` is not."""
+    failure: str = ""
+    """Why `spec` is the one before what was asked for last; empty: it is not."""
 
     @property
     def route_prefix(self) -> str | None:
@@ -81,19 +92,36 @@ class ApplicationRecord:
         self, spec: ApplicationSpec, generation: int, deployed_time_s: float
     ) -> "ApplicationRecord":
         """The record after `spec` was deployed over this one."""
-        names = {d.name for d in spec.deployments}
-        before = self.spec.deployments if self.spec and not self.is_deleting else ()
-        former = () if self.is_deleting else self.retiring
-        retiring = {d.name: d for d in (*former, *before) if d.name not in names}
+        after = self._replaced_by(spec)
+        good = self.spec if self.is_good else self.previous
         return replace(
-            self,
+            after,
             generation=generation,
             deployed_time_s=deployed_time_s,
-            spec=spec,
             build=None,
+            is_deleting=False,
+            previous=None if self.is_deleting else good,
+        )
+
+    def rolled_back(self, failure: str) -> "ApplicationRecord":
+        """The record after the return to `previous`, which there must be, because of a `failure`."""
+        assert self.previous is not None
+        after = self._replaced_by(self.previous)
+        return replace(after, is_good=True, previous=None, failure=failure)
+
+    def _replaced_by(self, spec: ApplicationSpec) -> "ApplicationRecord":
+        before = {} if self.is_deleting else {d.name: d for d in self.retiring}
+        if self.spec is not None and not self.is_deleting:
+            before |= {d.name: d for d in self.spec.deployments}
+        names = {d.name for d in spec.deployments}
+        retiring = {name: d for name, d in before.items() if name not in names}
+        return replace(
+            self,
+            spec=spec.with_deployments([carried_over(d, before.get(d.name)) for d in spec.deployments]),
             retiring=tuple(retiring.values()),
             previous_ingress=self._previous_ingress(spec, set(retiring) | names),
-            is_deleting=False,
+            is_good=False,
+            failure="",
         )
 
     def _previous_ingress(self, spec: ApplicationSpec, names: set[str]) -> str:
@@ -113,8 +141,11 @@ class ApplicationRecord:
             "has_spec": self.spec is not None,
             "previous_ingress": self.previous_ingress,
             "is_deleting": self.is_deleting,
+            "is_good": self.is_good,
+            "has_previous": self.previous is not None,
+            "failure": self.failure,
         }
-        specs = [self.spec.to_proto()] if self.spec else []
+        specs = [spec.to_proto() for spec in (self.spec, self.previous) if spec is not None]
         if self.retiring:
             specs.append(spec_pb2.ApplicationSpec(deployments=[d.to_proto() for d in self.retiring]))
         parts = [s.SerializeToString() for s in specs]
@@ -131,6 +162,7 @@ class ApplicationRecord:
             specs.append(ApplicationSpec.from_proto(spec_pb2.ApplicationSpec.FromString(rest[:length])))
             rest = rest[length:]
         spec = specs.pop(0) if head["has_spec"] else None
+        previous = specs.pop(0) if head["has_previous"] else None
         return cls(
             name=head["name"],
             generation=head["generation"],
@@ -140,7 +172,28 @@ class ApplicationRecord:
             retiring=specs[0].deployments if specs else (),
             previous_ingress=head["previous_ingress"],
             is_deleting=head["is_deleting"],
+            is_good=head["is_good"],
+            previous=previous,
+            failure=head["failure"],
         )
+
+
+def carried_over(spec: DeploymentSpec, before: DeploymentSpec | None) -> DeploymentSpec:
+    """`spec` with the number of replicas that autoscaling goes on from.
+
+    A redeploy keeps the number there is, within the new bounds. A new autoscaling config that names
+    `initial_replicas` begins with those.
+
+    Args:
+        spec: As deployed.
+        before: The deployment of that name so far; None: there is none.
+    """
+    scaling = spec.autoscaling
+    if scaling is None:
+        return spec
+    begins = before is None or (scaling.initial_replicas is not None and before.autoscaling != scaling)
+    number = scaling.first_number if before is None or begins else before.num_replicas
+    return replace(spec, num_replicas=scaling.within_bounds(number))
 
 
 def options_hash(spec: DeploymentSpec) -> str:

@@ -64,6 +64,8 @@ class Replica:
     failed_checks: int = 0
     passed_checks: int = 0
     checked_at_s: float = 0.0
+    awaits_check: bool = False
+    """It has a health check that it has not passed yet since it was started."""
 
     drain_since_s: float | None = None
     is_told_to_drain: bool = False
@@ -148,14 +150,26 @@ class ObservedDeployment:
     crash_count: int = 0
     has_room: bool = True
     """The engine has a place for another replica."""
+    can_make_room: bool = False
+    """It would have one if a replica of this deployment left."""
+    young_losses: int = 0
+    """Replicas of the wanted version, in a row, that crashed young or became unhealthy; one that passes a
+    health check ends the row.
+    """
     status: DeploymentStatus = DeploymentStatus.UPDATING
     trigger: str = ""
     message: str = ""
 
+    @property
+    def may_be_at_zero(self) -> bool:
+        """It can be called without a replica: the first request brings one."""
+        scaling = self.wanted.spec.autoscaling if self.wanted else None
+        return scaling is not None and scaling.min_replicas == 0
+
     def want(self, wanted: Desired, proven_version: str = "") -> None:
         """Take note of what is wanted now; if that is news, earlier failures count no more."""
         before, self.wanted = self.wanted, wanted
-        if before == wanted:
+        if before == wanted or (before is not None and before.is_autoscaled_to(wanted)):
             return
         if before is None or before.spec.version != wanted.spec.version:
             self.has_run = wanted.spec.version == proven_version or any(
@@ -166,6 +180,7 @@ class ObservedDeployment:
         self.last_error = self.reconfigure_error = ""
         self.retry_at_s = 0.0
         self.must_pass_check = False
+        self.young_losses = 0
         for replica in self.replicas.values():
             replica.failed_options_hash = ""
 
@@ -195,6 +210,7 @@ class ObservedDeployment:
             replica.options_hash = ""
         self.replicas[replica.replica_id] = replica
         self.joined(registration, now_s)
+        replica.awaits_check = False  # it may have passed many before
         return replica
 
     def joined(self, registration: Registration, now_s: float) -> None:
@@ -221,6 +237,7 @@ class ObservedDeployment:
         replica.move_to(ReplicaState.RUNNING)
         replica.running_since_s = replica.checked_at_s = now_s
         replica.docs_path, replica.has_health_check = docs_path, has_health_check
+        replica.awaits_check = has_health_check
         self.has_served = True
         if self.wanted is not None and replica.version == self.wanted.spec.version:
             self.has_run = True
@@ -238,6 +255,8 @@ class ObservedDeployment:
     def drain_begun(self, replica_id: str, now_s: float, *, is_unhealthy: bool = False) -> None:
         """The controller has decided to let a replica go."""
         replica = self.replicas[replica_id]
+        if is_unhealthy and self._concerns(replica):
+            self.young_losses += 1
         self.must_pass_check = self.must_pass_check or (is_unhealthy and self._concerns(replica))
         replica.move_to(ReplicaState.DRAINING)
         replica.drain_since_s = now_s
@@ -294,6 +313,9 @@ class ObservedDeployment:
         if is_healthy:
             replica.failed_checks = 0
             replica.passed_checks += 1
+            replica.awaits_check = False
+            if self._concerns(replica):
+                self.young_losses = 0
             return
         replica.failed_checks += 1
         if self._concerns(replica):
@@ -337,6 +359,7 @@ class ObservedDeployment:
             return
         lived_s = now_s - (replica.running_since_s or replica.created_at_s)
         self.early_crashes = self.early_crashes + 1 if lived_s < EARLY_CRASH_S else 0
+        self.young_losses += lived_s < EARLY_CRASH_S
         self.last_error = message
         # Every replica may crash once at the same time, as when somebody kills them all: that is no loop yet.
         tolerated = self.wanted.spec.num_replicas if self.wanted else 1

@@ -4,9 +4,11 @@ The rules, in the order in which they apply:
 1. Who leaves is seen off: told to drain once routers have heard of it, stopped when overdue, forgotten when
    even that failed.
 2. An unhealthy replica leaves; its replacement starts at once.
-3. What is missing is started, all at once; after a failed start one by one and with a growing pause.
+3. What is missing is started, all at once, or in batches while an old version is replaced (see `rolling.py`);
+   after a failed start one by one and with a growing pause.
 4. A surplus leaves, those that do not serve yet first, then the youngest.
-5. A replica of an old version leaves when a RUNNING one of the wanted version takes its place, not before.
+5. A replica of an old version leaves when a RUNNING one of the wanted version takes its place, not before,
+   unless there is no room for both.
 6. A RUNNING replica with other options than wanted gets them in place.
 
 Planning again after the actions were applied gives no further actions until something happens or `wake_at_s`
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from .desired import Desired, options_hash
 from .lifecycle import ReplicaState
 from .observed import EXIT_SLACK_S, ObservedDeployment, Replica
+from .rolling import has_taken_over, is_rolling, keep_count, limits, start_count
 
 DRAIN_NOTICE_S = 0.05
 """Between the snapshot without a replica and its order to drain, so that routers need not be told twice."""
@@ -104,16 +107,18 @@ def plan(desired: Desired | None, observed: ObservedDeployment, now_s: float) ->
     return Plan(tuple(planner.actions), planner.wake_at_s)
 
 
-def start_failure_limit(desired: Desired) -> int:
+def start_failure_limit(desired: Desired, observed: ObservedDeployment) -> int:
     """Failed starts in a row that make a deployment fail: those of the first, parallel round count as one
     attempt.
     """
-    return desired.spec.num_replicas - 1 + max(1, desired.spec.max_constructor_attempts)
+    wanted = desired.spec.num_replicas
+    at_once = min(wanted, max(limits(desired.spec))) if is_rolling(desired.spec, observed) else wanted
+    return max(0, at_once - 1) + max(1, desired.spec.max_constructor_attempts)
 
 
 def has_failed_to_start(desired: Desired, observed: ObservedDeployment) -> bool:
     """The wanted version has never run and no further attempt will be made."""
-    if observed.has_run or observed.failed_starts < start_failure_limit(desired):
+    if observed.has_run or observed.failed_starts < start_failure_limit(desired, observed):
         return False
     return not any(
         r.state is ReplicaState.STARTING and r.version == desired.spec.version
@@ -134,11 +139,17 @@ class _Planner:
             return
         current = [r for r in healthy if r.version == desired.spec.version]
         old = [r for r in healthy if r.version != desired.spec.version]
-        self._start_missing(desired, current)
+        serving = [r for r in old if r.state is ReplicaState.RUNNING]
+        self.drain((r for r in old if r not in serving), "its version was replaced before it ran")
+        self._start_missing(desired, current, len(serving))
         surplus = _youngest_first(current)[: max(0, len(current) - desired.spec.num_replicas)]
         self.drain(surplus, "there are more than wanted")
-        running = [r for r in current if r.state is ReplicaState.RUNNING and r not in surplus]
-        self._retire(old, keep_count=max(0, desired.spec.num_replicas - len(running)))
+        staying_on = [r for r in current if r not in surplus]
+        running = [r for r in staying_on if r.state is ReplicaState.RUNNING]
+        keep = keep_count(desired.spec, staying_on, has_run=self._observed.has_run)
+        if self._must_make_room(desired, staying_on, len(serving)):
+            keep = min(keep, len(serving) - 1)
+        self.drain(_youngest_first(serving)[: max(0, len(serving) - keep)], "its version was replaced")
         for replica in running:
             self._reconfigure(desired, replica)
 
@@ -191,9 +202,9 @@ class _Planner:
             healthy.append(replica)
         return healthy
 
-    def _start_missing(self, desired: Desired, current: Sequence[Replica]) -> None:
-        missing = desired.spec.num_replicas - len(current)
-        if missing <= 0 or not self._observed.has_room or has_failed_to_start(desired, self._observed):
+    def _start_missing(self, desired: Desired, current: Sequence[Replica], old_count: int) -> None:
+        missing = start_count(desired.spec, current, old_count)
+        if missing == 0 or not self._observed.has_room or has_failed_to_start(desired, self._observed):
             return
         if self._observed.failed_starts > 0:
             is_trying = any(r.state is ReplicaState.STARTING for r in current)
@@ -201,13 +212,23 @@ class _Planner:
         if missing and self._is_due(self._observed.retry_at_s):
             self.actions.append(StartReplicas(missing))
 
-    def _has_no_attempt_left(self, desired: Desired) -> bool:
-        return not self._observed.has_run and self._observed.failed_starts >= start_failure_limit(desired)
+    def _must_make_room(self, desired: Desired, current: Sequence[Replica], old_count: int) -> bool:
+        """Nothing can start beside the old replicas, and none of this deployment is leaving already."""
+        replicas = self._observed.replicas.values()
+        return (
+            old_count > 0
+            and not self._observed.has_room
+            and self._observed.can_make_room
+            and len(current) + old_count >= desired.spec.num_replicas
+            and all(r.is_staying and r.state is ReplicaState.RUNNING for r in replicas)
+            and all(has_taken_over(r) for r in current)
+            and not has_failed_to_start(desired, self._observed)
+        )
 
-    def _retire(self, old: Sequence[Replica], keep_count: int) -> None:
-        serving = [r for r in old if r.state is ReplicaState.RUNNING]
-        self.drain((r for r in old if r not in serving), "its version was replaced before it ran")
-        self.drain(_youngest_first(serving)[: max(0, len(serving) - keep_count)], "its version was replaced")
+    def _has_no_attempt_left(self, desired: Desired) -> bool:
+        return not self._observed.has_run and self._observed.failed_starts >= start_failure_limit(
+            desired, self._observed
+        )
 
     def _reconfigure(self, desired: Desired, replica: Replica) -> None:
         if replica.pending_options is not None:

@@ -39,12 +39,14 @@ def is_deleted(record: ApplicationRecord, observed: Observed) -> bool:
 
 
 def after_rollout(record: ApplicationRecord, observed: Observed) -> ApplicationRecord | None:
-    """The record without what has retired, once all of that is gone; None: nothing changes yet."""
-    if (
-        record.is_deleting
-        or not (record.retiring or record.previous_ingress)
-        or not _is_replaced(record, observed)
-    ):
+    """The record after the next step of a rollout: its spec is good, or all that retires is gone. None:
+    nothing changes yet.
+    """
+    if record.is_deleting or record.spec is None or not _is_replaced(record, observed):
+        return None
+    if not record.is_good:
+        return replace(record, is_good=True, previous=None)
+    if not (record.retiring or record.previous_ingress):
         return None
     if any(_has_replicas(DeploymentId(record.name, d.name), observed) for d in record.retiring):
         return None
@@ -52,11 +54,13 @@ def after_rollout(record: ApplicationRecord, observed: Observed) -> ApplicationR
 
 
 def serving_ingress(record: ApplicationRecord, observed: Observed) -> str:
-    """The deployment that gets HTTP requests now: a former one until the spec's own has once run."""
+    """The deployment that gets HTTP requests now: a former one until the spec's own has once run, or needs no
+    replica to be called.
+    """
     if record.spec is None:
         return ""
     current = observed.get(DeploymentId(record.name, record.spec.ingress_deployment))
-    if record.previous_ingress and not (current and current.has_run):
+    if record.previous_ingress and not (current and (current.has_run or current.may_be_at_zero)):
         return record.previous_ingress
     return record.spec.ingress_deployment
 

@@ -1,8 +1,8 @@
 """What routers may know: applications, deployments and the replicas that may get requests. Pure.
 
-An application can be reached over HTTP once its ingress deployment has had a running replica, or has failed
-to deploy (then with 503). Handle calls find its deployments from the beginning, since constructors may use
-handles.
+An application can be reached over HTTP once its ingress deployment has had a running replica, or may be at
+zero replicas (then the first request brings one), or has failed to deploy (then with 503). Handle calls find
+its deployments from the beginning, since constructors may use handles.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from slipknot_core.ids import DeploymentId
 from slipknot_core.routing.snapshot import ApplicationRoute, DeploymentRoute, ReplicaRoute
 from slipknot_core.spec import DeploymentSpec
 
-from .condition import application_condition
+from .condition import application_condition, deployments_condition
 from .desired import ApplicationRecord
 from .lifecycle import ApplicationStatus, DeploymentStatus, ReplicaState
 from .observed import ObservedDeployment
@@ -48,19 +48,20 @@ def is_routable(deployment: ObservedDeployment) -> bool:
 
 def _staying(record: ApplicationRecord, observed: Observed) -> ApplicationRoute | None:
     by_name = {i.name: observed[i] for i in record.deployment_ids() if i in observed}
-    condition = application_condition(record, by_name)
     ingress = serving_ingress(record, observed)
     serving = by_name.get(ingress)
-    has_failed = condition.status is ApplicationStatus.DEPLOY_FAILED and not (
-        serving and is_routable(serving)
-    )
     if record.spec is None:
+        has_failed = application_condition(record, by_name).status is ApplicationStatus.DEPLOY_FAILED
         return (
             ApplicationRoute(record.name, record.route_prefix, "", {}, unavailable=True)
             if has_failed
             else None
         )
-    is_ready = has_failed or (serving is not None and serving.has_served)
+    condition = deployments_condition(record.spec, by_name)
+    has_failed = condition.status is ApplicationStatus.DEPLOY_FAILED and not (
+        serving and is_routable(serving)
+    )
+    is_ready = has_failed or (serving is not None and (serving.has_served or serving.may_be_at_zero))
     return ApplicationRoute(
         name=record.name,
         route_prefix=record.spec.route_prefix if is_ready else None,
@@ -87,10 +88,15 @@ def _leaving(record: ApplicationRecord, observed: Observed) -> ApplicationRoute 
 
 
 def _deployment(app_name: str, spec: DeploymentSpec, observed: ObservedDeployment | None) -> DeploymentRoute:
-    replicas = tuple(
-        ReplicaRoute(r.replica_id, r.address, r.node_id, r.max_ongoing_requests, model_ids=r.model_ids)
+    able = [
+        r
         for r in (observed.replicas.values() if observed else ())
         if r.state is ReplicaState.RUNNING and r.has_lease
+    ]
+    # One that has not passed its first health check yet gets requests only if there is no other.
+    replicas = tuple(
+        ReplicaRoute(r.replica_id, r.address, r.node_id, r.max_ongoing_requests, model_ids=r.model_ids)
+        for r in ([r for r in able if not r.awaits_check] or able)
     )
     has_failed = observed is not None and observed.status is DeploymentStatus.DEPLOY_FAILED
     return DeploymentRoute(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from slipknot_core.autoscaling_spec import AutoscalingSpec
 from slipknot_core.errors import ConflictError
 from slipknot_core.spec import ApplicationSpec, DeploymentSpec
 
@@ -106,7 +107,11 @@ def check_route_is_free(name: str, prefix: str | None, records: Mapping[str, App
 def _checked_deployment(spec: DeploymentSpec, generation: int) -> DeploymentSpec:
     _check_name(spec.name, "deployment", MAX_DEPLOYMENT_NAME)
     try:
-        check_num_replicas(spec.num_replicas)
+        if spec.autoscaling is None:
+            check_num_replicas(spec.num_replicas)
+        else:
+            _check_autoscaling(spec.autoscaling)
+        _check_update(spec)
         _check_limits(spec)
         _check_times(spec)
     except ValueError as error:
@@ -129,6 +134,43 @@ def _check_limits(spec: DeploymentSpec) -> None:
         )
     if spec.backpressure_status_code not in (503, 429):
         raise ValueError(f"backpressure_status_code must be 503 or 429, not {spec.backpressure_status_code}")
+
+
+def _check_autoscaling(scaling: AutoscalingSpec) -> None:
+    check_num_replicas(scaling.max_replicas)
+    if scaling.min_replicas > scaling.max_replicas:
+        raise ValueError(
+            f"autoscaling: min_replicas must not be more than max_replicas, {scaling.max_replicas}, "
+            f"but is {scaling.min_replicas}"
+        )
+    first = scaling.first_number
+    if scaling.within_bounds(first) != first:
+        raise ValueError(
+            f"autoscaling: initial_replicas must be from {scaling.min_replicas} to {scaling.max_replicas}, "
+            f"not {first}"
+        )
+    for field in ("target_ongoing_requests", "look_back_period_s", "upscaling_factor", "downscaling_factor"):
+        value = getattr(scaling, field)
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"autoscaling: {field} must be more than 0, not {value}")
+    for field in ("upscale_delay_s", "downscale_delay_s", "downscale_to_zero_delay_s"):
+        value = getattr(scaling, field)
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"autoscaling: {field} must be 0 or more, not {value}")
+    if scaling.aggregation_function not in ("mean", "max", "min"):
+        raise ValueError(
+            "autoscaling: aggregation_function must be mean, max or min, "
+            f"not {scaling.aggregation_function!r}"
+        )
+
+
+def _check_update(spec: DeploymentSpec) -> None:
+    if not 0 < spec.rolling_update_percentage <= 1:
+        raise ValueError(
+            f"rolling_update_percentage must be above 0 and at most 1, not {spec.rolling_update_percentage}"
+        )
+    if not 0 <= spec.max_surge_percent <= 1:
+        raise ValueError(f"max_surge_percent must be from 0 to 1, not {spec.max_surge_percent}")
 
 
 def _check_times(spec: DeploymentSpec) -> None:

@@ -162,6 +162,7 @@ class ProcessMachine:
         self._here = here
         self._on_exit = on_exit
         self._starting: dict[str, asyncio.Task[None]] = {}
+        self._stop_once_started: dict[str, float] = {}
         self._processes: dict[str, ReplicaProcess] = {}
         self._is_stopping = False
 
@@ -179,12 +180,14 @@ class ProcessMachine:
             return
         task = asyncio.get_running_loop().create_task(self._start(launch), name=f"start {replica_id}")
         self._starting[replica_id] = task
-        task.add_done_callback(lambda _: self._starting.pop(replica_id, None))
+        task.add_done_callback(lambda _: self._started(replica_id))
 
     def stop_replica(self, replica_id: str, grace_s: float) -> None:
         """Ask one to end, and force it after `grace_s`; 0 forces it at once."""
         process = self._processes.get(replica_id)
         if process is None:
+            if replica_id in self._starting:
+                self._stop_once_started[replica_id] = grace_s
             return
         if grace_s <= 0:
             _kill_group(process.pid)
@@ -232,6 +235,12 @@ class ProcessMachine:
             await next(iter(self._processes.values())).ended.wait()
 
     # --- inside -------------------------------------------------------------------------------------
+
+    def _started(self, replica_id: str) -> None:
+        self._starting.pop(replica_id, None)
+        grace_s = self._stop_once_started.pop(replica_id, None)
+        if grace_s is not None:
+            self.stop_replica(replica_id, grace_s)
 
     async def _start(self, launch: ReplicaLaunch) -> None:
         launch = self._here.complete(launch)

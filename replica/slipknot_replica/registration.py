@@ -238,8 +238,8 @@ class Registration:
         return self.user_config_hash or self._replica.launch.deployment.user_config_hash
 
     async def _check_health(self, code: UserCode) -> None:
+        # The first check comes at once: during an update an old replica stays until this one has passed it.
         while True:
-            await asyncio.sleep(self._spec.health_check_period_s)
             message = ""
             try:
                 async with asyncio.timeout(self._spec.health_check_timeout_s):
@@ -252,3 +252,4 @@ class Registration:
                 self._replica.counters.failed_health_checks += 1
                 logger.warning("health_check_failed %s", message.rstrip().rpartition("\n")[2])
             self._put(Request(health=registry_pb2.HealthReport(healthy=not message, message=message)))
+            await asyncio.sleep(self._spec.health_check_period_s)

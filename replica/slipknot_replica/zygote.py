@@ -95,10 +95,13 @@ def _report_exits(connection: socket.socket) -> None:
 
 
 def _fork(connection: socket.socket, request: dict[str, object], fds: list[int]) -> None:
+    # A signal that comes before the child has stopped ignoring it must not be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     pid = os.fork()
     if pid == 0:
         connection.close()
         _be_child(request, fds)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     for fd in fds:
         os.close(fd)
     with suppress(OSError):
@@ -135,6 +138,7 @@ def _settle(request: dict[str, object], fds: list[int]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     os.dup2(fds[1], 1)
     os.dup2(fds[2], 2)
     for stream in (sys.stdout, sys.stderr):

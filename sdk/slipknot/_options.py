@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
+from slipknot_core.autoscaling_spec import AutoscalingSpec
 from slipknot_core.spec import CodeSource, DeploymentSpec
 
 from ._option_checks import CHECKS, REMOVED, autoscaling_config
@@ -55,7 +56,7 @@ class OptionValues(TypedDict, total=False):
     max_constructor_retry_count: int
     """Constructor attempts before the deploy fails, at most 3 for each replica. Default 20."""
     autoscaling_config: Any
-    """`AutoscalingConfig` or dict. Kept; not yet effective."""
+    """`AutoscalingConfig` or dict: the number of replicas follows the load."""
     ray_actor_options: Mapping[str, Any] | None
     """Resources of a replica: num_cpus, num_gpus, memory, resources … Kept; not yet effective."""
     max_replicas_per_node: int | None
@@ -63,9 +64,9 @@ class OptionValues(TypedDict, total=False):
     request_router_config: Any
     """`RequestRouterConfig` or dict. Kept; not yet effective."""
     rolling_update_percentage: float
-    """Share of the replicas that is replaced at once. Kept; not yet effective."""
+    """Share of the replicas that an update replaces at one time, at least one. Default 0.2."""
     max_surge_percent: float
-    """Share of replicas above the wanted number during an update. Kept; not yet effective."""
+    """Share of replicas above the wanted number during an update; one is always allowed. Default 0."""
     placement_group_bundles: None
     """Not supported; like the three below it must be left out."""
     placement_group_strategy: None
@@ -137,6 +138,9 @@ class DeploymentOptions:
             backpressure_retry_after_s=backpressure.get("retry_after_s"),
             version=version,
             extra_options_json=self._extra_options_json(),
+            autoscaling=_autoscaling_spec(self.autoscaling_config),
+            rolling_update_percentage=self.rolling_update_percentage,
+            max_surge_percent=self.max_surge_percent,
             logging_config_json=json.dumps(logging) if logging else "",
             max_constructor_attempts=min(DEFAULT_CONSTRUCTOR_ATTEMPTS, self.max_constructor_retry_count),
         )
@@ -152,13 +156,10 @@ class DeploymentOptions:
 
 
 _KEPT = (
-    "autoscaling_config",
     "max_constructor_retry_count",
     "max_replicas_per_node",
-    "max_surge_percent",
     "ray_actor_options",
     "request_router_config",
-    "rolling_update_percentage",
 )
 """Options whose effect comes later; they travel in `extra_options_json`."""
 
@@ -215,11 +216,40 @@ def _settle_number(values: dict[str, Any]) -> None:
         )
     if scaling is not None:
         initial = scaling.get("initial_replicas")
-        values["num_replicas"] = max(1, scaling.get("min_replicas", 1) if initial is None else initial)
+        values["num_replicas"] = scaling.get("min_replicas", 1) if initial is None else initial
     elif number is not None:
         values["autoscaling_config"] = None
     else:
         values.pop("num_replicas", None)
+
+
+def _autoscaling_spec(config: Mapping[str, Any] | None) -> AutoscalingSpec | None:
+    """What a checked `autoscaling_config` means; the deprecated smoothing_factor stands for both factors."""
+    if config is None:
+        return None
+    default = AutoscalingSpec()
+    smoothing = config.get("smoothing_factor", 1.0)
+    downscale_delay_s = config.get("downscale_delay_s", default.downscale_delay_s)
+    policy = config.get("policy") or {}
+    return AutoscalingSpec(
+        min_replicas=config.get("min_replicas", default.min_replicas),
+        max_replicas=config.get("max_replicas", default.max_replicas),
+        initial_replicas=config.get("initial_replicas"),
+        target_ongoing_requests=config.get("target_ongoing_requests", default.target_ongoing_requests),
+        look_back_period_s=config.get("look_back_period_s", default.look_back_period_s),
+        upscale_delay_s=config.get("upscale_delay_s", default.upscale_delay_s),
+        downscale_delay_s=downscale_delay_s,
+        downscale_to_zero_delay_s=_or_else(config.get("downscale_to_zero_delay_s"), downscale_delay_s),
+        upscaling_factor=_or_else(config.get("upscaling_factor"), smoothing),
+        downscaling_factor=_or_else(config.get("downscaling_factor"), smoothing),
+        aggregation_function=config.get("aggregation_function", default.aggregation_function),
+        policy_function=policy.get("policy_function", ""),
+        policy_kwargs=policy.get("policy_kwargs", {}),
+    )
+
+
+def _or_else(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
 def _hint(name: str) -> str:

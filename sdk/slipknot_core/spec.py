@@ -10,7 +10,10 @@ from typing import Any
 
 from slipknot_proto.v1 import spec_pb2
 
+from .autoscaling_spec import AutoscalingSpec
 from .ids import DeploymentId
+
+DEFAULT_ROLLING_UPDATE_PERCENTAGE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,9 @@ class DeploymentSpec:
     extra_options_json: str = ""
     logging_config_json: str = ""
     max_constructor_attempts: int = 3
+    autoscaling: AutoscalingSpec | None = None
+    rolling_update_percentage: float = DEFAULT_ROLLING_UPDATE_PERCENTAGE
+    max_surge_percent: float = 0.0
 
     @classmethod
     def from_proto(cls, message: spec_pb2.DeploymentSpec) -> "DeploymentSpec":
@@ -107,6 +113,11 @@ class DeploymentSpec:
             extra_options_json=message.extra_options_json,
             logging_config_json=message.logging_config_json,
             max_constructor_attempts=message.max_constructor_attempts,
+            autoscaling=AutoscalingSpec.from_proto(message.autoscaling)
+            if message.HasField("autoscaling")
+            else None,
+            rolling_update_percentage=message.rolling_update_percentage or DEFAULT_ROLLING_UPDATE_PERCENTAGE,
+            max_surge_percent=message.max_surge_percent,
         )
 
     def to_proto(self) -> spec_pb2.DeploymentSpec:
@@ -129,6 +140,9 @@ class DeploymentSpec:
             extra_options_json=self.extra_options_json,
             logging_config_json=self.logging_config_json,
             max_constructor_attempts=self.max_constructor_attempts,
+            autoscaling=self.autoscaling.to_proto() if self.autoscaling else None,
+            rolling_update_percentage=self.rolling_update_percentage,
+            max_surge_percent=self.max_surge_percent,
         )
 
     @property

@@ -4,7 +4,7 @@ told.
 
 from dataclasses import dataclass, replace
 
-from slipknot_controller.condition import after_order
+from slipknot_controller.condition import Condition, after_order
 from slipknot_controller.desired import Desired
 from slipknot_controller.lifecycle import ReplicaState
 from slipknot_controller.observed import ObservedDeployment, Registration
@@ -79,6 +79,12 @@ class Simulation:
         self.reconcile()
 
     # What happens in the world.
+
+    def room(self, word: str) -> None:
+        """The engine has a place for another replica ("some"), has none, or would have one after one left."""
+        self.observed.has_room = word == "some"
+        self.observed.can_make_room = word == "after-leaving"
+        self.reconcile()
 
     def advance(self, to_s: float) -> None:
         """Let time pass, waking the controller whenever it asked to be woken."""
@@ -158,7 +164,8 @@ class Simulation:
         return [str(effect) for effect in effects]
 
     def _want(self, desired: Desired) -> None:
-        self.observed.set_status("Model", *after_order(self.desired, desired))
+        so_far = Condition(self.observed.status, self.observed.trigger, self.observed.message)
+        self.observed.set_status("Model", *after_order(self.desired, desired, so_far))
         self.desired = desired
         self.observed.want(desired)
         self.reconcile()

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from slipknot._option_checks import CHECKS, REMOVED
 from slipknot._options import DeploymentOptions, OptionValues, checked
 from slipknot.serve.config import AutoscalingConfig, BackpressureConfig, LoggingConfig
+from slipknot_core.autoscaling_spec import AutoscalingSpec
 from slipknot_core.spec import CodeSource, DeploymentSpec
 
 CODE = CodeSource(pickle=b"code")
@@ -191,14 +192,14 @@ def test_the_later_of_number_and_autoscaling_counts() -> None:
     ("config", "number"),
     [
         ({}, 1),
-        ({"min_replicas": 0}, 1),
+        ({"min_replicas": 0}, 0),
         ({"min_replicas": 2, "max_replicas": 3}, 2),
         ({"min_replicas": 0, "initial_replicas": 3, "max_replicas": 5}, 3),
         (AutoscalingConfig(min_replicas=4, max_replicas=4), 4),
     ],
 )
 def test_number_to_begin_with(config: Any, number: int) -> None:
-    """Until autoscaling has its effect, there are as many replicas as it begins with, at least one."""
+    """Autoscaling begins with `initial_replicas`, or with the fewest it may have."""
     assert spec(autoscaling_config=config).num_replicas == number
 
 
@@ -245,16 +246,46 @@ def test_the_most_specific_logging_counts() -> None:
             }
         },
         {"max_replicas_per_node": 2},
-        {"rolling_update_percentage": 0.5},
-        {"max_surge_percent": 0.25},
         {"request_router_config": {"max_backoff_s": 1.0}},
-        {"autoscaling_config": {"max_replicas": 3}},
         {"max_constructor_retry_count": 7},
     ],
 )
 def test_options_for_later_are_kept(values: dict[str, Any]) -> None:
     """They are in the spec as JSON, and nothing else is."""
     assert json.loads(spec(**values).extra_options_json) == values
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"max_replicas": 3}, AutoscalingSpec(max_replicas=3)),
+        (
+            {"min_replicas": 0, "downscale_delay_s": 7, "smoothing_factor": 0.5},
+            AutoscalingSpec(
+                min_replicas=0,
+                downscale_delay_s=7,
+                downscale_to_zero_delay_s=7,
+                upscaling_factor=0.5,
+                downscaling_factor=0.5,
+            ),
+        ),
+        (
+            {"downscale_to_zero_delay_s": 0, "upscaling_factor": 2, "policy": {"policy_function": "m:f"}},
+            AutoscalingSpec(downscale_to_zero_delay_s=0, upscaling_factor=2, policy_function="m:f"),
+        ),
+    ],
+)
+def test_autoscaling_of_the_spec(config: dict[str, Any], expected: AutoscalingSpec) -> None:
+    """What is left out has its default; one delay and one factor may stand for two."""
+    assert spec(autoscaling_config=config).autoscaling == expected
+    assert spec(num_replicas=2).autoscaling is None
+
+
+def test_update_options_of_the_spec() -> None:
+    """They are fields of their own."""
+    made = spec(rolling_update_percentage=0.5, max_surge_percent=0.25)
+    assert (made.rolling_update_percentage, made.max_surge_percent) == (0.5, 0.25)
+    assert (spec().rolling_update_percentage, spec().max_surge_percent) == (0.2, 0.0)
 
 
 @pytest.mark.parametrize(("count", "attempts"), [(1, 1), (2, 2), (20, 3)])

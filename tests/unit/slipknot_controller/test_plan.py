@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from slipknot_controller.lifecycle import DeploymentStatus, ReplicaState
 from slipknot_controller.plan import plan
+from slipknot_controller.rolling import limits
 from tests.support.controller_simulation import Simulation
 
 LEAVING = (ReplicaState.DRAINING, ReplicaState.FAILED, ReplicaState.LOST)
@@ -23,12 +24,40 @@ class Histories(RuleBasedStateMachine):
         """Something is deployed."""
         self.world.deploy("v1", replicas)
 
-    @rule(version=st.sampled_from(["v1", "v2", "v3"]), replicas=st.integers(1, 4), config=st.integers(0, 2))
-    def deploy(self, version: str, replicas: int, config: int) -> None:
-        """Deploying never leaves fewer routable replicas than are wanted, if there were that many."""
+    @rule(
+        version=st.sampled_from(["v1", "v2", "v3"]),
+        replicas=st.integers(1, 4),
+        config=st.integers(0, 2),
+        share=st.sampled_from([0.2, 0.5, 1.0]),
+        surge=st.sampled_from([0.0, 0.5]),
+    )
+    def deploy(self, version: str, replicas: int, config: int, share: float, surge: float) -> None:
+        """Deploying never leaves fewer routable replicas than the options of the update allow."""
         before = len(self.world.routable())
-        self.world.deploy(version, replicas, user_config_json=str(config))
-        assert len(self.world.routable()) >= min(before, replicas)
+        self.world.deploy(
+            version,
+            replicas,
+            user_config_json=str(config),
+            rolling_update_percentage=share,
+            max_surge_percent=surge,
+        )
+        assert len(self.world.routable()) >= min(before, self.fewest())
+
+    @rule(word=st.sampled_from(["some", "none", "after-leaving"]))
+    def room(self, word: str) -> None:
+        """Nodes come and go."""
+        before = len(self.world.routable())
+        self.world.room(word)
+        assert len(self.world.routable()) >= min(before, self.fewest())
+
+    def fewest(self) -> int:
+        """Replicas that serve throughout an update; without room for its successor one more may leave."""
+        if self.world.desired is None:
+            return 0
+        spec = self.world.desired.spec
+        batch, surge = limits(spec)
+        room = 1 if self.world.observed.can_make_room else 0
+        return max(0, spec.num_replicas - max(0, batch - surge) - room)
 
     @rule(replicas=st.integers(1, 4))
     def scale(self, replicas: int) -> None:
@@ -37,7 +66,7 @@ class Histories(RuleBasedStateMachine):
             return
         before = len(self.world.routable())
         self.world.scale(replicas)
-        assert len(self.world.routable()) >= min(before, replicas)
+        assert len(self.world.routable()) >= min(before, self.fewest())
 
     @rule()
     def delete(self) -> None:
@@ -64,13 +93,13 @@ class Histories(RuleBasedStateMachine):
             self.world.joined(name)
         if name in self.world.observed.replicas:
             getattr(self.world, outcome)(name)
-        wanted = self.world.desired.spec.num_replicas if self.world.desired else 0
-        assert len(self.world.routable()) >= min(before, wanted)
+        assert len(self.world.routable()) >= min(before, self.fewest())
 
     @precondition(lambda self: self.world.named(ReplicaState.RUNNING))
     @rule(data=st.data(), sign=st.sampled_from(["lost", "exited"]))
     def crash(self, data: st.DataObject, sign: str) -> None:
         """A crash costs that replica only."""
+        self.world.room("some")
         before = self.world.routable()
         name = data.draw(st.sampled_from(before))
         getattr(self.world, sign)(name)
@@ -79,10 +108,13 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.world.named(*LEAVING))
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
-        """Who leaves does so without further effect on who serves."""
+        """Who leaves does so without further effect on who serves, unless its place was waited for."""
         before = self.world.routable()
         self.world.exited(data.draw(st.sampled_from(self.world.named(*LEAVING))))
-        assert self.world.routable() == before
+        assert self.world.routable() == before or (
+            self.world.observed.can_make_room
+            and len(self.world.routable()) >= min(len(before), self.fewest())
+        )
 
     @rule(error=st.sampled_from(["", "Traceback"]))
     def answer_reconfigure(self, error: str) -> None:
@@ -112,9 +144,20 @@ class Histories(RuleBasedStateMachine):
         ]
         assert len(current) <= (desired.spec.num_replicas if desired else 0)
 
+    @invariant()
+    def surge_is_bounded(self) -> None:
+        """What serves or starts does not exceed the wanted number by more than the options allow."""
+        desired, staying = (
+            self.world.desired,
+            [r for r in self.world.observed.replicas.values() if r.is_staying],
+        )
+        if desired is not None and any(r.state is ReplicaState.STARTING for r in staying):
+            assert len(staying) <= desired.spec.num_replicas + limits(desired.spec).surge
+
     def teardown(self) -> None:
         """If everything works from now on, what was asked for is reached."""
         world = self.world
+        world.room("some")
         if world.desired is not None:
             world.deploy(world.desired.spec.version, world.desired.spec.num_replicas)
         for _ in range(50):

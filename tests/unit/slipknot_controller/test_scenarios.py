@@ -7,8 +7,11 @@ their start.
     at TIME                                        let time pass until then
     running|health-checked|joined|failed|lost|stopped|exited|healthy|ill|reconfigured|misconfigured REPLICA …
     expect EFFECT; EFFECT …                        what was done since the last expect, in any order;
-    "nothing" routable REPLICA … | none                      who is in the snapshot status STATUS [TRIGGER]
-    of the deployment message TEXT                                   is part of the deployment's message
+                                                   "nothing": nothing was
+    routable REPLICA … | none                      who is in the snapshot
+    room some | none | after-leaving               whether the engine has a place for another replica
+    status STATUS [TRIGGER]                        of the deployment
+    message TEXT                                   is part of the deployment's message
 """
 
 import json
@@ -81,6 +84,7 @@ _COMMANDS: dict[str, Callable[[Simulation, list[str]], None]] = {
     "deploy": _deploy,
     "scale": lambda simulation, words: simulation.scale(int(words[0])),
     "delete": lambda simulation, words: simulation.delete(),
+    "room": lambda simulation, words: simulation.room(words[0]),
     "at": lambda simulation, words: simulation.advance(float(words[0])),
     "expect": _expect,
     "routable": _routable,

@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slipknot_core.autoscaling_spec import AutoscalingSpec
 from slipknot_core.ids import DeploymentId
 from slipknot_core.spec import ApplicationSpec, CodeSource, DeploymentSpec, ImportSource, ReplicaLaunch
 
@@ -26,6 +27,22 @@ PATHS = st.lists(TEXT, max_size=3).map(tuple)
 CODE_SOURCES = st.builds(CodeSource, pickle=st.binary(max_size=20), python_path=PATHS) | st.builds(
     CodeSource, import_source=IMPORT_SOURCES, python_path=PATHS
 )
+AUTOSCALING = st.builds(
+    AutoscalingSpec,
+    min_replicas=UINT32,
+    max_replicas=UINT32,
+    initial_replicas=st.none() | UINT32,
+    target_ongoing_requests=SECONDS,
+    look_back_period_s=SECONDS,
+    upscale_delay_s=SECONDS,
+    downscale_delay_s=SECONDS,
+    downscale_to_zero_delay_s=SECONDS,
+    upscaling_factor=SECONDS,
+    downscaling_factor=SECONDS,
+    aggregation_function=st.sampled_from(["mean", "max", "min"]),
+    policy_function=TEXT,
+    policy_kwargs=st.dictionaries(TEXT, JSON, max_size=3),
+)
 DEPLOYMENTS = st.builds(
     DeploymentSpec,
     name=NAME,
@@ -44,6 +61,9 @@ DEPLOYMENTS = st.builds(
     extra_options_json=TEXT,
     logging_config_json=TEXT,
     max_constructor_attempts=UINT32,
+    autoscaling=st.none() | AUTOSCALING,
+    rolling_update_percentage=st.floats(0.01, 1),
+    max_surge_percent=st.floats(0, 1),
 )
 ROUTE_PREFIXES = st.none() | TEXT.map(lambda text: f"/{text}")
 APPLICATIONS = st.builds(

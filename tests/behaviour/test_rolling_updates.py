@@ -1,0 +1,153 @@
+"""Updates replica by replica under load, and the return to the version before when the new one fails."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from slipknot import _connection, serve
+from slipknot._api import RunTarget, run_many
+from slipknot_proto.v1 import controller_pb2
+from tests.support.cluster_status import application, running_replicas, wait_for_status, wait_until
+from tests.support.load import Load
+
+from .conftest import ServeApp
+
+
+@serve.deployment
+class Says:
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    async def __call__(self) -> str:
+        return self._text
+
+
+@serve.deployment(name="Says", max_constructor_retry_count=1)
+class Broken:
+    def __init__(self) -> None:
+        raise ValueError("worse than before")
+
+    async def __call__(self) -> str:
+        return "never"
+
+
+def scale(deployment: str, number: int) -> None:
+    """As `slipknot` clients do."""
+    connection = _connection.current()
+    request = controller_pb2.ScaleDeploymentRequest(
+        app_name="default", deployment_name=deployment, num_replicas=number
+    )
+
+    async def call() -> None:
+        await connection.controller.ScaleDeployment(request, timeout=10)
+
+    connection.run(call())
+
+
+def test_replicas_are_replaced_one_by_one_by_default(serve_app: ServeApp) -> None:
+    """Never fewer than three serve, and never more than one above three exists."""
+    app = serve_app(Says.options(num_replicas=3).bind("one"))
+    counts: list[dict[str, int]] = []
+    with Load(app.url, clients=3) as load:
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.is_set():
+                counts.append(dict(application().deployments[0].replica_states))
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        try:
+            serve_app(Says.options(num_replicas=3).bind("two"))
+        finally:
+            done.set()
+            looking.join()
+        load.wait_for_more(5)
+    assert load.failures == []
+    assert load.answers[-1].text == "two"
+    assert min(c.get("RUNNING", 0) for c in counts) >= 3
+    assert max(c.get("RUNNING", 0) + c.get("STARTING", 0) for c in counts) == 4
+
+
+def test_a_version_that_cannot_start_is_rolled_back(serve_app: ServeApp) -> None:
+    app = serve_app(Says.options(num_replicas=2).bind("one"))
+    with Load(app.url) as load:
+        with pytest.raises(RuntimeError, match="worse than before"):
+            serve.run(Broken.options(num_replicas=2).bind())
+        found = wait_until(lambda: (now := application()).message.startswith("Rolled back") and now)
+        assert (found.status, found.deployments[0].status) == ("DEPLOY_FAILED", "HEALTHY")
+        assert "Traceback" in found.message and "worse than before" in found.message
+        scale("Says", 3)  # what is wanted is the version before, so that it can also be scaled
+        wait_until(lambda: len(running_replicas()) == 3)
+        load.wait_for_more(10)
+        assert {answer.text for answer in load.answers} == {"one"}
+        assert application().status == "DEPLOY_FAILED"
+        serve_app(Says.bind("two"))
+        assert (application().status, application().message) == ("RUNNING", "")
+        load.wait_for_more(5)
+    assert load.failures == []
+
+
+def test_the_application_is_rolled_back_as_a_whole(serve_app: ServeApp) -> None:
+    @serve.deployment
+    class Front:
+        def __init__(self, text: str, back: Any) -> None:
+            self._text, self._back = text, back
+
+        async def __call__(self) -> str:
+            return f"{self._text} {await self._back.remote()}"
+
+    app = serve_app(Front.bind("one", Says.bind("one")))
+    with Load(app.url) as load:
+        with pytest.raises(RuntimeError, match="worse than before"):
+            serve.run(Front.bind("two", Broken.bind()))
+        wait_until(
+            lambda: (
+                (now := application()).message.startswith("Rolled back")
+                and all(d.status == "HEALTHY" for d in now.deployments)
+            )
+        )
+        load.wait_for_more(5)
+        assert app.client.get("/").text == "one one"
+    assert load.failures == []
+
+
+@serve.deployment(name="Says", health_check_period_s=0.05, health_check_timeout_s=5)
+class Ill:
+    async def __call__(self) -> str:
+        return "never"
+
+    def check_health(self) -> None:
+        raise RuntimeError("ill from the beginning")
+
+
+def test_a_version_that_never_passes_its_health_check_is_rolled_back(serve_app: ServeApp) -> None:
+    """Its replicas get no requests: those of the version before stay until a check has been passed."""
+    app = serve_app(Says.bind("one"))
+    with Load(app.url) as load:
+        with pytest.raises(RuntimeError, match="did not stay healthy") as caught:
+            serve.run(Ill.bind())
+        assert "ill from the beginning" in str(caught.value)
+        load.wait_for_more(5)
+        assert application().deployments[0].status == "HEALTHY"
+    assert load.failures == []
+    assert {answer.text for answer in load.answers} == {"one"}
+
+
+def test_an_update_of_an_update_that_failed_returns_to_the_last_good_version(serve_app: ServeApp) -> None:
+    serve_app(Says.bind("one"))
+    run_many([RunTarget(Broken.options(max_constructor_retry_count=20).bind())], wait_for_ready=False)
+    run_many([RunTarget(Broken.bind())], wait_for_ready=False)
+    wait_until(lambda: application().message.startswith("Rolled back"))
+    assert serve.get_app_handle("default").remote().result() == "one"
+    wait_for_status("DEPLOY_FAILED")
+
+
+def test_a_replica_that_is_stopped_while_it_is_being_started_ends(serve_app: ServeApp) -> None:
+    """Stopping it is not forgotten because its process is not there yet."""
+    for _ in range(3):
+        run_many([RunTarget(Says.options(num_replicas=2).bind("x"))], wait_for_ready=False)
+        wait_until(lambda: application() and application().deployments[0].replicas)
+        serve.delete("default")
+        assert application() is None
