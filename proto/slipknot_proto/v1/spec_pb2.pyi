@@ -42,7 +42,7 @@ class ImportSource(_message.Message):
     def __init__(self, import_path: _Optional[str] = ..., args_json: _Optional[str] = ..., working_dir: _Optional[str] = ..., env_vars: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class DeploymentSpec(_message.Message):
-    __slots__ = ("name", "num_replicas", "max_ongoing_requests", "max_queued_requests", "user_config_json", "graceful_shutdown_wait_loop_s", "graceful_shutdown_timeout_s", "health_check_period_s", "health_check_timeout_s", "backpressure_status_code", "backpressure_retry_after_s", "version", "code", "extra_options_json", "logging_config_json", "max_constructor_attempts")
+    __slots__ = ("name", "num_replicas", "max_ongoing_requests", "max_queued_requests", "user_config_json", "graceful_shutdown_wait_loop_s", "graceful_shutdown_timeout_s", "health_check_period_s", "health_check_timeout_s", "backpressure_status_code", "backpressure_retry_after_s", "version", "code", "extra_options_json", "logging_config_json", "max_constructor_attempts", "autoscaling", "rolling_update_percentage", "max_surge_percent")
     NAME_FIELD_NUMBER: _ClassVar[int]
     NUM_REPLICAS_FIELD_NUMBER: _ClassVar[int]
     MAX_ONGOING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,9 @@ class DeploymentSpec(_message.Message):
     EXTRA_OPTIONS_JSON_FIELD_NUMBER: _ClassVar[int]
     LOGGING_CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
     MAX_CONSTRUCTOR_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    AUTOSCALING_FIELD_NUMBER: _ClassVar[int]
+    ROLLING_UPDATE_PERCENTAGE_FIELD_NUMBER: _ClassVar[int]
+    MAX_SURGE_PERCENT_FIELD_NUMBER: _ClassVar[int]
     name: str
     num_replicas: int
     max_ongoing_requests: int
@@ -75,7 +78,42 @@ class DeploymentSpec(_message.Message):
     extra_options_json: str
     logging_config_json: str
     max_constructor_attempts: int
-    def __init__(self, name: _Optional[str] = ..., num_replicas: _Optional[int] = ..., max_ongoing_requests: _Optional[int] = ..., max_queued_requests: _Optional[int] = ..., user_config_json: _Optional[str] = ..., graceful_shutdown_wait_loop_s: _Optional[float] = ..., graceful_shutdown_timeout_s: _Optional[float] = ..., health_check_period_s: _Optional[float] = ..., health_check_timeout_s: _Optional[float] = ..., backpressure_status_code: _Optional[int] = ..., backpressure_retry_after_s: _Optional[int] = ..., version: _Optional[str] = ..., code: _Optional[_Union[CodeSource, _Mapping]] = ..., extra_options_json: _Optional[str] = ..., logging_config_json: _Optional[str] = ..., max_constructor_attempts: _Optional[int] = ...) -> None: ...
+    autoscaling: AutoscalingSpec
+    rolling_update_percentage: float
+    max_surge_percent: float
+    def __init__(self, name: _Optional[str] = ..., num_replicas: _Optional[int] = ..., max_ongoing_requests: _Optional[int] = ..., max_queued_requests: _Optional[int] = ..., user_config_json: _Optional[str] = ..., graceful_shutdown_wait_loop_s: _Optional[float] = ..., graceful_shutdown_timeout_s: _Optional[float] = ..., health_check_period_s: _Optional[float] = ..., health_check_timeout_s: _Optional[float] = ..., backpressure_status_code: _Optional[int] = ..., backpressure_retry_after_s: _Optional[int] = ..., version: _Optional[str] = ..., code: _Optional[_Union[CodeSource, _Mapping]] = ..., extra_options_json: _Optional[str] = ..., logging_config_json: _Optional[str] = ..., max_constructor_attempts: _Optional[int] = ..., autoscaling: _Optional[_Union[AutoscalingSpec, _Mapping]] = ..., rolling_update_percentage: _Optional[float] = ..., max_surge_percent: _Optional[float] = ...) -> None: ...
+
+class AutoscalingSpec(_message.Message):
+    __slots__ = ("min_replicas", "max_replicas", "initial_replicas", "has_initial_replicas", "target_ongoing_requests", "look_back_period_s", "upscale_delay_s", "downscale_delay_s", "downscale_to_zero_delay_s", "upscaling_factor", "downscaling_factor", "aggregation_function", "policy_function", "policy_kwargs_json")
+    MIN_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    MAX_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    HAS_INITIAL_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_ONGOING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    LOOK_BACK_PERIOD_S_FIELD_NUMBER: _ClassVar[int]
+    UPSCALE_DELAY_S_FIELD_NUMBER: _ClassVar[int]
+    DOWNSCALE_DELAY_S_FIELD_NUMBER: _ClassVar[int]
+    DOWNSCALE_TO_ZERO_DELAY_S_FIELD_NUMBER: _ClassVar[int]
+    UPSCALING_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    DOWNSCALING_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATION_FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    POLICY_KWARGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    min_replicas: int
+    max_replicas: int
+    initial_replicas: int
+    has_initial_replicas: bool
+    target_ongoing_requests: float
+    look_back_period_s: float
+    upscale_delay_s: float
+    downscale_delay_s: float
+    downscale_to_zero_delay_s: float
+    upscaling_factor: float
+    downscaling_factor: float
+    aggregation_function: str
+    policy_function: str
+    policy_kwargs_json: str
+    def __init__(self, min_replicas: _Optional[int] = ..., max_replicas: _Optional[int] = ..., initial_replicas: _Optional[int] = ..., has_initial_replicas: _Optional[bool] = ..., target_ongoing_requests: _Optional[float] = ..., look_back_period_s: _Optional[float] = ..., upscale_delay_s: _Optional[float] = ..., downscale_delay_s: _Optional[float] = ..., downscale_to_zero_delay_s: _Optional[float] = ..., upscaling_factor: _Optional[float] = ..., downscaling_factor: _Optional[float] = ..., aggregation_function: _Optional[str] = ..., policy_function: _Optional[str] = ..., policy_kwargs_json: _Optional[str] = ...) -> None: ...
 
 class CodeSource(_message.Message):
     __slots__ = ("pickle", "import_source", "python_path")
