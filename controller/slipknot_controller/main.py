@@ -85,9 +85,8 @@ class Controller:
         """
         config = self.config
         server = self._server = new_server(config.credentials)
-        self.address = config.advertise_address or advertised(
-            await bind(server, config.address, config.credentials)
-        )
+        bound = await bind(server, config.address, config.credentials)
+        self.address = config.advertise_address or advertised(bound)
         self._store = await _open_store(config.store)
         self.coordinator = Coordinator(self._store, self.address)
         self._loop_lag.start()

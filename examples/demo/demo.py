@@ -1,6 +1,6 @@
 """Three hops, ingress -> middle -> leaf, each wherever the cluster has room for it.
 
-slipknot run demo:app --app-dir examples/demo     # on this machine; `docker compose up` runs it on several nodes
+slipknot run demo:app --app-dir examples/demo  # on this machine; `docker compose up`: on several nodes
 
 curl http://127.0.0.1:8000/            # who answered, hop by hop
 curl -N http://127.0.0.1:8000/count    # a stream that begins in the leaf

@@ -32,7 +32,7 @@ class ProxyConfig:
     gateway_port: int | None = 9000
     """0: any free one; None: no gateway."""
     proxy_id: str = ""
-    """Unique in the cluster; empty: made up from the process id."""
+    """Unique in the cluster; empty: made up from the names of machine and process."""
     node_id: str = ""
     """Replicas on this node are preferred."""
     credentials: Credentials = NO_CREDENTIALS

@@ -52,7 +52,7 @@ class Proxy:
 
     def __init__(self, config: ProxyConfig) -> None:
         self.config = config
-        self.proxy_id = config.proxy_id or f"proxy-{os.getpid()}"
+        self.proxy_id = config.proxy_id or f"proxy-{socket.gethostname()}-{os.getpid()}"
         self.http_address = ""
         """"host:port" once started."""
         self.gateway_address = ""
@@ -166,7 +166,7 @@ class Proxy:
             self.gateway_address = await self._bind_gateway(self._gateway, credentials)
         dispatcher = self._dispatcher = Dispatcher(
             config.controller_address,
-            watcher=f"proxy:{os.getpid()}",
+            watcher=f"proxy:{self.proxy_id}",
             node_id=config.node_id,
             credentials=config.credentials,
             proxy=discovery_pb2.ProxyInfo(

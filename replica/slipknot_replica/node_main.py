@@ -29,13 +29,17 @@ class NodeConfig:
     """Options of one node agent. The fields are the keys of `--config-json`."""
 
     controller_address: str
+    """gRPC address of the controller, "unix:/path" or "host:port"."""
     node_id: str
+    """Name of this node, unique in the cluster; one that comes back keeps it."""
     socket_dir: str = ""
+    """Directory for the replicas' Unix sockets; empty: they listen on TCP."""
     credentials: Credentials = NO_CREDENTIALS
     """By default those of the environment; the keys are "token", "tls_ca", "tls_cert", "tls_key"."""
     num_cpus: float = 0.0
     """Offered CPUs; 0: all of the machine."""
     labels: dict[str, str] = field(default_factory=dict)
+    """What this node says of itself, for example zone=a."""
     lifeline_fd: int | None = None
     """The agent dies with whoever holds the other end."""
     ready_fd: int | None = None
@@ -51,6 +55,9 @@ class NodeConfig:
     """Where metrics are shown, those of the replicas too, "host:port" or "unix:/path"; empty: nowhere."""
     admin_token: str = ""
     """What readers of the admin port must send; may be empty on loopback and Unix sockets."""
+    health_address: str = ""
+    """Where this agent answers grpc.health.v1 once it has joined, "unix:/path" or "host:port", for health
+    checks; empty: nowhere."""
 
     @classmethod
     def from_json(cls, text: str) -> "NodeConfig":
@@ -118,7 +125,10 @@ def _run(config: NodeConfig, connection: socket.socket, lifeline: Lifeline) -> N
 
     configure_logging("node", str(os.getpid()), LoggingSettings.from_json(config.logging_json))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, connection, lifeline))
+        try:
+            runner.run(_serve(config, connection, lifeline))
+        except (OSError, ValueError) as error:
+            sys.exit(f"slipknot node: {error}")
     sys.stdout.flush()
 
 
@@ -128,13 +138,15 @@ async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeli
     from slipknot_core.output import OutputPump, write_fd
 
     from .node_metrics import NodeMetrics
+    from .node_health import NodeHealth
     from .node_session import NodeSession
     from .process import ProcessMachine, Surroundings, ZygoteLink
 
     loop = asyncio.get_running_loop()
     stop_wanted = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop_wanted.set)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C in the console is the launcher's to handle
+    # Ctrl-C in the console is the launcher's to handle, where there is one.
+    loop.add_signal_handler(signal.SIGINT, stop_wanted.set if config.lifeline_fd is None else lambda: None)
     zygote = ZygoteLink(connection, lifeline)
     zygote.listen()
     pump = OutputPump(write_fd)
@@ -164,10 +176,13 @@ async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeli
         labels=config.labels,
         admin_address=admin_address,
     )
+    health = NodeHealth(config.health_address, config.credentials)
+    await health.start(session.welcomed)
     await session.start()
     welcome = asyncio.ensure_future(session.welcomed.wait())
     welcome.add_done_callback(lambda _: _say_ready(config.ready_fd))
     await stop_wanted.wait()
+    await health.stop()
     welcome.cancel()
     await machine.stop(STOP_GRACE_S)
     await asyncio.sleep(0.05)  # let the news of the last exits out

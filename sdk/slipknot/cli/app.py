@@ -257,6 +257,19 @@ def certs(
     _checked(lambda: make_certificates(directory, role or [], name, days, host or []))
 
 
+@app.command()
+def health(
+    address: Annotated[
+        str, typer.Argument(help="Of a controller, a gateway, a replica or a node: host:port or unix:/path.")
+    ],
+    timeout_s: Annotated[float, typer.Option(help="Wait so long for the answer, in seconds.")] = 3.0,
+) -> None:
+    """Ask one process of a cluster whether it serves; exit status 0 if it does. For health checks."""
+    from .health import check_health
+
+    _checked(lambda: check_health(address, timeout_s))
+
+
 def main() -> None:
     """Entry point of the `slipknot` command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

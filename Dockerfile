@@ -1,0 +1,42 @@
+# One image for all roles: slipknot controller | proxy | node. The target "etcd" is the store of a cluster
+# with several controllers.
+ARG PYTHON=3.11
+
+FROM python:${PYTHON}-slim-bookworm AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=/src/constraints.txt
+WORKDIR /src
+# What changes seldom comes first: the libraries, in exactly the versions that are tested.
+COPY deploy/constraints.txt pyproject.toml ./
+RUN python -m venv /opt/slipknot \
+ && python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' > requirements.txt \
+ && /opt/slipknot/bin/pip install -r requirements.txt
+COPY LICENSE README.md ./
+COPY proto proto
+COPY sdk sdk
+COPY proxy proxy
+COPY replica replica
+COPY controller controller
+RUN /opt/slipknot/bin/pip install --no-deps . \
+ && /opt/slipknot/bin/pip check \
+ && /opt/slipknot/bin/pip uninstall --yes pip setuptools
+
+FROM python:${PYTHON}-slim-bookworm AS etcd
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends etcd-server etcd-client \
+ && rm -rf /var/lib/apt/lists/* \
+ && install --directory --owner=etcd --group=etcd --mode=0700 /var/lib/etcd
+USER etcd
+ENV ETCDCTL_API=3
+ENTRYPOINT ["etcd"]
+
+FROM python:${PYTHON}-slim-bookworm AS slipknot
+RUN useradd --system --uid 10001 --home-dir /app --shell /usr/sbin/nologin slipknot \
+ && install --directory --owner=slipknot --group=slipknot --mode=0700 \
+      /var/lib/slipknot /var/lib/slipknot/state /run/slipknot /run/slipknot/secrets
+COPY --from=build /opt/slipknot /opt/slipknot
+ENV PATH=/opt/slipknot/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /app
+COPY examples examples
+USER slipknot
+ENTRYPOINT ["slipknot"]
+CMD ["--help"]
