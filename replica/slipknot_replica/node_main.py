@@ -137,8 +137,8 @@ async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeli
 
     from slipknot_core.output import OutputPump, write_fd
 
-    from .node_metrics import NodeMetrics
     from .node_health import NodeHealth
+    from .node_metrics import NodeMetrics
     from .node_session import NodeSession
     from .process import ProcessMachine, Surroundings, ZygoteLink
 

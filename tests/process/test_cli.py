@@ -437,7 +437,19 @@ def test_build_of_several_gives_each_a_name_and_a_prefix(command: Any) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["run", "start", "deploy", "status", "config", "build", "shutdown", "controller", "proxy", "node"],
+    [
+        "run",
+        "start",
+        "deploy",
+        "status",
+        "config",
+        "build",
+        "shutdown",
+        "controller",
+        "proxy",
+        "node",
+        "health",
+    ],
 )
 def test_each_command_has_help(command: Any, name: str) -> None:
     done = command(name, "--help")
@@ -479,11 +491,20 @@ def test_roles_put_together_by_hand_make_a_cluster(
     start: Callable[..., Running], app_dir: Path, env: dict[str, str]
 ) -> None:
     directory = tempfile.mkdtemp(prefix="sk-", dir="/tmp")
-    address = f"unix:{directory}/controller.sock"
+    address, health = f"unix:{directory}/controller.sock", f"unix:{directory}/health.sock"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     start("controller", "--config-json", f'{{"address": "{address}"}}')
-    start("node", "--controller-address", address, "--node-id=here", "--socket-dir", directory)
+    start(
+        "node",
+        "--controller-address",
+        address,
+        "--node-id=here",
+        "--socket-dir",
+        directory,
+        "--health-address",
+        health,
+    )
     options = {"controller_address": address, "node_id": "here", "gateway_port": 0}
     start("proxy", "--config-json", json.dumps(options), "--host=127.0.0.1", f"--port={port}")
     done = subprocess.run(
@@ -497,4 +518,6 @@ def test_roles_put_together_by_hand_make_a_cluster(
     assert done.returncode == 0, done.stderr
     with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as client:
         assert client.get(f"http://127.0.0.1:{port}").text == "hello"
+    for where, status in ((address, 0), (health, 0), (f"unix:{directory}/nobody.sock", 1)):
+        assert subprocess.run([*COMMAND, "health", where], env=env, timeout=WAIT_S).returncode == status
     shutil.rmtree(directory)

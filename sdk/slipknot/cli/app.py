@@ -265,7 +265,7 @@ def health(
     timeout_s: Annotated[float, typer.Option(help="Wait so long for the answer, in seconds.")] = 3.0,
 ) -> None:
     """Ask one process of a cluster whether it serves; exit status 0 if it does. For health checks."""
-    from .health import check_health
+    from .health_check import check_health
 
     _checked(lambda: check_health(address, timeout_s))
 
