@@ -9,7 +9,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from slipknot_core import request_context
+from slipknot_core import request_context, tracing
 from slipknot_core.deadline import Deadline
 from slipknot_core.request_context import RequestContext
 from slipknot_core.routing.exchange import Exchange
@@ -26,6 +26,7 @@ from .failure_response import FailureResponse
 from .http_cycle import EXTENSION, HttpCycle
 from .http_request import FIRST_BODY_BYTES, HttpRequest
 from .metrics import ProxyCounts
+from .spans import begin_span
 from .upload import Upload
 from .websocket import WebSocket
 
@@ -124,14 +125,16 @@ class ProxyApp:
         timeout_s = request_headers.timeout_s(headers, self._config.request_timeout_s)
         request = HttpRequest(cycle, timeout_s=timeout_s, origin=self.origin, counts=self.counts)
         route = self.routes.match(path)
+        context = request.context = self._enter(cycle.request_id, route, request.deadline, headers)
         if route is None:
             request.refuse(failure_response.not_found(path), None, _logged_path(scope))
             return
-        self._enter(cycle.request_id, route, request.deadline)
+        if tracing.active is not None:
+            begin_span(tracing.active, context, scope["method"])
         if route.unavailable:
             request.refuse(failure_response.app_unavailable(route.app_name), route, path)
             return
-        open_ = self._open_message(cycle.request_id, route, headers)
+        open_ = self._open_message(context, headers)
         open_.http.CopyFrom(self._http_request(cycle, route))
         repeatable = self._config.retry_idempotent and open_.http.method in IDEMPOTENT_METHODS
         exchange = self._open(route.ingress, open_, request.deadline, repeatable=repeatable)
@@ -189,14 +192,16 @@ class ProxyApp:
             counts=self.counts,
         )
         route = self.routes.match(scope["path"])
+        context = socket.context = self._enter(request_id, route, socket.deadline, headers)
         if route is None:
             await socket.refuse(failure_response.not_found(scope["path"]), None, _logged_path(scope))
             return
-        self._enter(request_id, route, socket.deadline)
+        if tracing.active is not None:
+            begin_span(tracing.active, context, "WS")
         if route.unavailable:
             await socket.refuse(failure_response.app_unavailable(route.app_name), route, scope["path"])
             return
-        open_ = self._open_message(request_id, route, headers)
+        open_ = self._open_message(context, headers)
         open_.websocket.CopyFrom(self._websocket_request(scope, route))
         exchange = self._open(route.ingress, open_, socket.deadline)
         self._ongoing.add(socket)
@@ -228,26 +233,31 @@ class ProxyApp:
     def _root_path(self, route: Route) -> str:
         return self._config.root_path + ("" if route.prefix == "/" else route.prefix)
 
-    def _open_message(self, request_id: str, route: Route, headers: dict[bytes, bytes]) -> replica_pb2.Open:
+    def _open_message(self, context: RequestContext, headers: dict[bytes, bytes]) -> replica_pb2.Open:
         return replica_pb2.Open(
-            request_id=request_id,
-            route=route.prefix,
+            request_id=context.request_id,
+            route=context.route,
             multiplexed_model_id=request_headers.model_id(headers),
             session_id=request_headers.text(headers, request_headers.SESSION_ID),
-            traceparent=request_headers.text(headers, request_headers.TRACEPARENT),
+            traceparent=context.traceparent,
+            tracestate=context.tracestate,
         )
 
-    def _enter(self, request_id: str, route: Route, deadline: Deadline) -> None:
+    def _enter(
+        self, request_id: str, route: Route | None, deadline: Deadline, headers: dict[bytes, bytes]
+    ) -> RequestContext:
         """Tell the log who we are; the task has a context of its own."""
-        request_context.current.set(
-            RequestContext(
-                request_id,
-                route=route.prefix,
-                app_name=route.app_name,
-                deployment_name=route.ingress.name,
-                deadline=deadline,
+        context = RequestContext(request_id, deadline=deadline)
+        if route is not None:
+            context.route, context.app_name = route.prefix, route.app_name
+            context.deployment_name = route.ingress.name
+        if request_headers.TRACEPARENT in headers:
+            context.traceparent, context.tracestate = tracing.trace_context(
+                request_headers.text(headers, request_headers.TRACEPARENT),
+                request_headers.text(headers, request_headers.TRACESTATE),
             )
-        )
+        request_context.current.set(context)
+        return context
 
 
 def _respond(cycle: HttpCycle, response: FailureResponse) -> None:

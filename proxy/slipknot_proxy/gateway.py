@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from slipknot_core import request_context, tracing
 from slipknot_core.deadline import Deadline
 from slipknot_core.errors import (
     BY_REASON,
@@ -26,6 +27,7 @@ from slipknot_core.errors import (
 )
 from slipknot_core.ids import MAX_REQUEST_ID_LENGTH, DeploymentId, new_request_id
 from slipknot_core.logs import access_log
+from slipknot_core.request_context import RequestContext
 from slipknot_core.routing.dispatcher import Dispatcher
 from slipknot_core.routing.exchange import Exchange
 from slipknot_core.rpc.channel import ERROR_KEY
@@ -33,8 +35,11 @@ from slipknot_core.rpc.server import add_health_and_reflection
 from slipknot_proto.v1 import gateway_pb2, gateway_pb2_grpc, replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason, ErrorInfo, Payload
 
+from . import request_headers
 from .app import ProxyApp
 from .gateway_cycle import GatewayCycle
+from .metrics import cancel_reason
+from .spans import begin_span, end_span
 
 SERVICE_NAME = "slipknot.v1.GatewayService"
 MAX_DETAILS_BYTES = 600
@@ -134,6 +139,8 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
             cycle = GatewayCycle(request, context.time_remaining())
         except (UnicodeEncodeError, ValueError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"this is no HTTP request: {error}")
+        if request_headers.TRACEPARENT not in cycle.headers:
+            cycle.headers |= _trace_headers(context)
         task = asyncio.ensure_future(cycle.run(self._app))
         try:
             yield cycle
@@ -157,6 +164,7 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
                 method_name=target.method_name or "__call__", arguments=arguments, stream=stream
             ),
         )
+        caller = self._enter(open_, deployment_id, context)
         deadline = Deadline.after(context.time_remaining())
         exchange = self._dispatcher.open(deployment_id, open_, deadline)
         counts, status = self._app.counts, "ERROR"
@@ -172,8 +180,29 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
             exchange.cancel(CancelReason.CANCEL_REASON_CLIENT_DISCONNECTED, self._origin)
             latency_ms = (time.monotonic() - started_s) * 1e3
             method = f"{deployment_id}.{open_.method.method_name}"
+            end_span(caller, "CALL", method, status, cancel_reason(exchange))
             counts.grpc_ended("StreamMethod" if stream else "CallMethod", status, latency_ms, exchange)
             access_log("CALL", method, status, latency_ms, queue_ms=exchange.queue_ms)
+
+    def _enter(self, open_: replica_pb2.Open, deployment_id: DeploymentId, context: Any) -> RequestContext:
+        """Tell the log who calls, and the replica to which trace that belongs."""
+        headers = _trace_headers(context)
+        traceparent, tracestate = tracing.trace_context(
+            request_headers.text(headers, request_headers.TRACEPARENT),
+            request_headers.text(headers, request_headers.TRACESTATE),
+        )
+        caller = RequestContext(
+            open_.request_id,
+            app_name=deployment_id.app_name,
+            deployment_name=deployment_id.name,
+            traceparent=traceparent,
+            tracestate=tracestate,
+        )
+        if tracing.active is not None:
+            begin_span(tracing.active, caller, "CALL")
+        open_.traceparent, open_.tracestate = caller.traceparent, caller.tracestate
+        request_context.current.set(caller)
+        return caller
 
     def _deployment_id(self, target: Any) -> DeploymentId:
         applications = self._dispatcher.snapshot.applications
@@ -185,6 +214,16 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
                 f"There is no application {app_name!r}; the applications are: {known}."
             )
         return DeploymentId(app_name, target.deployment_name or application.ingress_deployment)
+
+
+def _trace_headers(context: Any) -> dict[bytes, bytes]:
+    """The client's trace context, which gRPC clients send as metadata."""
+    names = {name.decode(): name for name in (request_headers.TRACEPARENT, request_headers.TRACESTATE)}
+    return {
+        names[key]: value.encode()
+        for key, value in context.invocation_metadata() or ()
+        if key in names and isinstance(value, str)
+    }
 
 
 def _arguments(target: Any) -> Payload:

@@ -10,6 +10,7 @@ import time
 from slipknot_core.deadline import Deadline
 from slipknot_core.errors import SlipknotServeException
 from slipknot_core.logs import access_log
+from slipknot_core.request_context import RequestContext
 from slipknot_core.routing.exchange import Exchange
 from slipknot_core.routing.route_table import Route
 from slipknot_proto.v1 import replica_pb2
@@ -19,6 +20,7 @@ from . import failure_response, request_headers
 from .failure_response import FailureResponse
 from .http_cycle import CLIENT_CLOSED, HttpCycle
 from .metrics import NO_MATCH, ProxyCounts, cancel_reason
+from .spans import end_span
 from .upload import Upload
 
 logger = logging.getLogger("slipknot.serve")
@@ -44,6 +46,8 @@ class HttpRequest:
         self._cycle = cycle
         self._timeout_s = timeout_s
         self._origin = origin
+        self.context: RequestContext | None = None
+        """What the log and the next hop know of it."""
         self._counts = counts
         self._match: Route | None = None
         self._started_s = time.monotonic()
@@ -176,6 +180,8 @@ class HttpRequest:
         queue_ms = 0.0 if self._exchange is None else self._exchange.queue_ms
         reason, route, method = cancel_reason(self._exchange), self._match, self._cycle.scope["method"]
         match = NO_MATCH if route is None else (self._route, route.app_name, route.ingress.name)
+        if self.context is not None:
+            end_span(self.context, method, self._route, self._status, reason)
         self._counts.http_ended(method, self._status, latency_ms, match, reason)
         access_log(
             method,

@@ -38,6 +38,13 @@ def main() -> None:
         follow(config.lifeline_fd)
     configure_logging("proxy", config.node_id or socket.gethostname(), logging_settings)
     _raise_file_limit()
+    from slipknot_core import tracing
+    from slipknot_core.settings import tracing_settings
+
+    try:
+        tracing.configure(tracing_settings())
+    except ValueError as error:
+        sys.exit(f"slipknot proxy: {error}")
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -19,6 +19,7 @@ from typing import Any
 from slipknot_core.deadline import Deadline
 from slipknot_core.errors import RequestTimeoutError, SlipknotServeException
 from slipknot_core.logs import access_log
+from slipknot_core.request_context import RequestContext
 from slipknot_core.routing.exchange import Exchange, State
 from slipknot_core.routing.route_table import Route
 from slipknot_core.tasks import TaskOwner
@@ -28,6 +29,7 @@ from slipknot_proto.v1.payload_pb2 import CancelReason
 from . import failure_response
 from .failure_response import FailureResponse
 from .metrics import NO_MATCH, ProxyCounts, cancel_reason
+from .spans import end_span
 
 logger = logging.getLogger("slipknot.serve")
 
@@ -73,6 +75,8 @@ class WebSocket:
         self._handshake_timeout_s = timeout_s or handshake_timeout_s
         self._timeout_s = timeout_s
         self._origin = origin
+        self.context: RequestContext | None = None
+        """What the log and the next hop know of it."""
         self._counts = counts
         self._match: Route | None = None
         self._route = ""
@@ -246,6 +250,8 @@ class WebSocket:
         exchange, route, reason = self._exchange, self._match, cancel_reason(self._exchange)
         duration_ms = (time.monotonic() - self._started_s) * 1e3
         match = NO_MATCH if route is None else (self._route, route.app_name, route.ingress.name)
+        if self.context is not None:
+            end_span(self.context, "WS", self._route, self._status, reason)
         self._counts.websocket_ended(self._status, duration_ms, match, reason)
         access_log(
             "WS",

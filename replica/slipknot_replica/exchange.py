@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from slipknot_core import request_context
+from slipknot_core import request_context, tracing
 from slipknot_core.cancel_reasons import reason_name
 from slipknot_core.deadline import Deadline
 from slipknot_core.errors import ProtocolError, SlipknotServeException
@@ -25,11 +25,12 @@ from slipknot_core.ids import DeploymentId
 from slipknot_core.logs import access_log
 from slipknot_core.metrics import known_method
 from slipknot_core.request_context import RequestContext
+from slipknot_core.tracing import Span, Tracer
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from .admission import Admission
-from .metrics import Counters
+from .metrics import Counters, is_error
 from .server_stream import ServerStream
 from .user_code import UserCode
 
@@ -96,6 +97,8 @@ class ServerExchange:
             deadline=Deadline.from_budget_us(open_.deadline_budget_us),
             caller_chain=tuple(open_.caller_chain),
         )
+        if tracing.active is not None:
+            self._begin_span(tracing.active)
 
     # --- for the stream -----------------------------------------------------------------------------
 
@@ -108,6 +111,8 @@ class ServerExchange:
         """Run user code; the slot is taken already."""
         context = self._replica.base_context.copy()
         context.run(request_context.current.set, self.request)
+        if self.request.span is not None:
+            self.request.span.attach(context)
         self._context = context
         self._task = self._loop.create_task(
             self._run(), name=f"request {self.request.request_id}", context=context
@@ -250,11 +255,37 @@ class ServerExchange:
         method, route = self._label()
         status = "CANCELLED" if self.request.is_cancelled else self._status
         latency_ms = (time.monotonic() - self._started_s) * 1e3
+        if self.request.span is not None:
+            self._end_span(self.request.span, f"{method} {route}", status)
         counted = route if self._counts_route else ""
         self._replica.counters.requests.observe((counted, known_method(method), status), latency_ms)
         if not self._replica.access_log_enabled or not logger.isEnabledFor(logging.INFO):
             return
         access_log(method, route, status, latency_ms, cancel_reason=reason_name(self.request.cancel_reason))
+
+    def _begin_span(self, tracer: Tracer) -> None:
+        request = self.request
+        request.span = tracer.start(
+            f"replica {request.app_name}/{request.deployment_name}",
+            "server",
+            traceparent=request.traceparent,
+            tracestate=request.tracestate,
+            attributes={
+                "slipknot.application": request.app_name,
+                "slipknot.deployment": request.deployment_name,
+                "slipknot.replica": self._replica.origin,
+                "slipknot.request_id": request.request_id,
+            },
+        )
+        request.traceparent, request.tracestate = request.span.traceparent, request.span.tracestate
+
+    def _end_span(self, span: Span, name: str, status: str) -> None:
+        span.end(
+            status,
+            name=f"replica {self.request.app_name}/{self.request.deployment_name} {name}",
+            is_error=is_error(status),
+            cancel_reason=reason_name(self.request.cancel_reason),
+        )
 
     def _say_accepted(self) -> None:
         if not self._has_replied:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from slipknot_core.settings import cluster_settings
+from slipknot_core.settings import cluster_settings, tracing_settings
 from slipknot_core.spec import ReplicaLaunch
 
 
@@ -36,6 +36,7 @@ def run_replica_from_fd(fd: int) -> None:
 
 def run_replica(launch: ReplicaLaunch) -> None:
     """Run one replica in this process and exit; the process must not have used gRPC before."""
+    from slipknot_core import tracing
     from slipknot_core.logs import LoggingSettings, configure_logging
 
     component = f"{launch.app_name}_{launch.deployment.name}"
@@ -43,11 +44,14 @@ def run_replica(launch: ReplicaLaunch) -> None:
         component,
         launch.replica_id.rpartition("#")[2],
         LoggingSettings.from_json(launch.deployment.logging_config_json),
+        file_name=f"replica_{component}_{launch.replica_id.rpartition('#')[2]}",
     )
+    tracing.configure_for_user_code(tracing_settings())
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         succeeded = runner.run(_run(launch))
+        tracing.stop()
         _exit(0 if succeeded else 1)
 
 

@@ -60,7 +60,7 @@ def _requests(counts: Counters) -> list[Reading]:
             "slipknot_replica_errors",
             "Those of them that failed: ERROR, 5xx, 1011.",
             REQUEST,
-            {labels: total for labels, total in totals.items() if _is_error(str(labels[2]))},
+            {labels: total for labels, total in totals.items() if is_error(str(labels[2]))},
         ),
         histogram(
             "slipknot_replica_processing_latency_ms",
@@ -117,5 +117,6 @@ def _totals(counts: Counters) -> list[Reading]:
     ]
 
 
-def _is_error(status: str) -> bool:
+def is_error(status: str) -> bool:
+    """A request that ended with this failed: user code raised, or said 5xx."""
     return status in ("ERROR", "1011") or (len(status) == 3 and status[0] == "5")

@@ -164,6 +164,7 @@ async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeli
         listen_host=config.listen_host,
         advertise_host=config.advertise_host,
         metrics_dir=metrics.metrics_dir,
+        logging_json=config.logging_json,
         environment=config.credentials.environment(),
     )
     machine = ProcessMachine(zygote, pump, surroundings, on_exit)

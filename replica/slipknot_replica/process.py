@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from slipknot_core.ids import posix_safe, short_id
 from slipknot_core.lifeline import Lifeline
+from slipknot_core.logs import completed_json
 from slipknot_core.output import OutputPump, Tail
 from slipknot_core.spec import ReplicaLaunch
 from slipknot_proto.v1 import registry_pb2
@@ -136,13 +137,19 @@ class Surroundings:
     advertise_host: str = ""
     metrics_dir: str = ""
     """Where replicas show their metrics to this node; empty: nobody looks."""
+    logging_json: str = ""
+    """Of deployments that have none of their own."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that no application may change."""
 
     def complete(self, launch: ReplicaLaunch) -> ReplicaLaunch:
         """The launch of a replica on this node."""
+        spec = launch.deployment
         return replace(
             launch,
+            deployment=replace(
+                spec, logging_config_json=completed_json(spec.logging_config_json, self.logging_json)
+            ),
             controller_address=self.controller_address,
             socket_dir=self.socket_dir,
             listen_host=self.listen_host,

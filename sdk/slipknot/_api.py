@@ -59,6 +59,7 @@ def start(
     *,
     address: str | None = None,
     controller_options: Any = None,
+    tracing_config: Mapping[str, Any] | None = None,
 ) -> None:
     """Make sure that this process has a cluster; start an embedded one if there is none.
 
@@ -71,6 +72,8 @@ def start(
         logging_config: Of the cluster's processes; see `serve.schema.LoggingConfig`.
         address: Controller of an existing cluster, "host:port" or "unix:/path"; default `SLIPKNOT_ADDRESS`.
         controller_options: Accepted for compatibility; without effect.
+        tracing_config: Spans of OpenTelemetry: enabled, exporter_import_path, sampling_ratio; see
+            docs/tracing.md. Default: what `SLIPKNOT_TRACING_…` says.
 
     Raises:
         ValueError: An option is not valid.
@@ -81,8 +84,11 @@ def start(
         if _connection.current_or_none() is not None:
             _warn_about_options(http_options)
             return
+        tracing_dict = _configure_tracing(tracing_config)
         if address is not None or _connection.connect_from_environment() is None:
-            _start_cluster(address, proxy_location, http_options, grpc_options, logging_config)
+            _start_cluster(
+                address, (proxy_location, http_options, grpc_options, logging_config), tracing_dict
+            )
 
 
 def run(  # noqa: PLR0917 - the signature that users know
@@ -276,8 +282,22 @@ def _need_connection() -> "_connection.Connection":
     return connection
 
 
+def _configure_tracing(tracing_config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Handle calls of this process have spans too."""
+    from slipknot_core import tracing
+    from slipknot_core.settings import tracing_settings
+
+    from ._cluster_options import tracing_config_as_dict
+
+    values = tracing_config_as_dict(tracing_config)
+    settings = tracing_settings() if values is None else tracing.TracingSettings(**values)
+    if settings.enabled:
+        tracing.configure(settings)
+    return values
+
+
 def _start_cluster(
-    address: str | None, proxy_location: Any, http_options: Any, grpc_options: Any, logging_config: Any
+    address: str | None, given: tuple[Any, Any, Any, Any], tracing_config: dict[str, Any] | None
 ) -> None:
     global _local, _local_http_options
     if address is not None:
@@ -286,7 +306,7 @@ def _start_cluster(
     from ._cluster_options import cluster_options
     from ._local import LocalCluster
 
-    options = cluster_options(proxy_location, http_options, grpc_options, logging_config)
+    options = cluster_options(*given, tracing_config=tracing_config)
     local = LocalCluster(options)
     info = local.start()
     _local, _local_http_options = local, options.http

@@ -3,7 +3,9 @@
 import os
 from dataclasses import dataclass
 
+from slipknot_core.ids import DeploymentId
 from slipknot_core.request_context import RequestContext
+from slipknot_core.tracing import Span, Tracer
 from slipknot_proto.v1 import replica_pb2
 
 from .serve import context as serve_context
@@ -40,6 +42,24 @@ def new_open(request_id: str, options: HandleOptions, parent: RequestContext | N
         open_.caller_chain.extend(parent.caller_chain)
         open_.caller_chain.append(f"{parent.app_name}/{parent.deployment_name}")
     return open_
+
+
+def begin_span(tracer: Tracer, open_: replica_pb2.Open, deployment_id: DeploymentId) -> Span:
+    """Begin the span of a call below that of the running code, and tell the replica of it."""
+    span = tracer.start(
+        f"call {deployment_id}.{open_.method.method_name}",
+        "client",
+        traceparent=open_.traceparent,
+        tracestate=open_.tracestate,
+        attributes={
+            "slipknot.application": deployment_id.app_name,
+            "slipknot.deployment": deployment_id.name,
+            "slipknot.method": open_.method.method_name,
+            "slipknot.request_id": open_.request_id,
+        },
+    )
+    open_.traceparent, open_.tracestate = span.traceparent, span.tracestate
+    return span
 
 
 def origin() -> str:

@@ -15,7 +15,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slipknot_core import payloads, request_context
+from slipknot_core import payloads, request_context, tracing
+from slipknot_core.cancel_reasons import reason_name
 from slipknot_core.deadline import NEVER
 from slipknot_core.errors import (
     DeploymentUnavailableError,
@@ -28,10 +29,11 @@ from slipknot_core.errors import (
 from slipknot_core.ids import DeploymentId, new_request_id
 from slipknot_core.request_context import RequestContext
 from slipknot_core.routing.exchange import PARENT_FIRST_S, Exchange
+from slipknot_core.tracing import Span
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
-from ._call_open import HandleOptions, new_open, origin
+from ._call_open import HandleOptions, begin_span, new_open, origin
 from ._connection import CLOSED, Connection
 from ._replies import read_reply, renewed
 
@@ -56,6 +58,9 @@ class Call:
         self.owner: RequestContext | None = None if options.detached else request_context.owner_of_new_call()
         self.is_done = False
         self._open = new_open(self.request_id, options, parent)
+        self._span: Span | None = None
+        if tracing.active is not None:
+            self._span = begin_span(tracing.active, self._open, deployment_id)
         self._exchange: Exchange | None = None
         self._frame: replica_pb2.ReplyFrame | None = None
         self._value: Any = _NO_VALUE
@@ -244,7 +249,20 @@ class Call:
         self.is_done = True
         if self._resolving is not None:
             self._resolving.cancel()
+        if self._span is not None:
+            self._end_span(self._span)
         self._wake()
+
+    def _end_span(self, span: Span) -> None:
+        frame = self._frame
+        has_failed = (
+            frame.HasField("failure") if frame is not None else (self._exchange or self).error is not None
+        )
+        span.end(
+            "ERROR" if has_failed else "OK",
+            is_error=has_failed,
+            cancel_reason=reason_name(self.cancel_reason),
+        )
 
     def _wake(self) -> None:
         for waiter in self._waiters:

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
+
+from slipknot_core.tracing import TracingSettings
 
 if TYPE_CHECKING:
     from .serve.config import HTTPOptions
@@ -29,10 +31,22 @@ class ClusterOptions:
     metrics_port: int | None = None
     """Port on loopback for the proxy's metrics; the controller has the next, the node the one after. None:
     all have Unix sockets in the cluster's private directory."""
+    tracing: dict[str, Any] | None = None
+    """Fields of `TracingSettings`; None: what the environment says."""
+
+    @property
+    def tracing_settings(self) -> TracingSettings | None:
+        """Whether and how spans are made; None: what the environment says."""
+        return None if self.tracing is None else TracingSettings(**self.tracing)
 
 
 def cluster_options(
-    proxy_location: Any = None, http_options: Any = None, grpc_options: Any = None, logging_config: Any = None
+    proxy_location: Any = None,
+    http_options: Any = None,
+    grpc_options: Any = None,
+    logging_config: Any = None,
+    *,
+    tracing_config: Any = None,
 ) -> ClusterOptions:
     """Validate what was given.
 
@@ -60,7 +74,19 @@ def cluster_options(
         gateway_port=gateway_port,
         logging_json=logging_json,
         with_proxy=location is not ProxyLocation.Disabled,
+        tracing=tracing_config_as_dict(tracing_config),
     )
+
+
+def tracing_config_as_dict(tracing_config: Any) -> dict[str, Any] | None:
+    """What was given, validated; None: what the environment says."""
+    if tracing_config is None:
+        return None
+    try:
+        return asdict(TracingSettings(**dict(tracing_config)))
+    except TypeError as error:
+        names = ", ".join(field.name for field in fields(TracingSettings))
+        raise ValueError(f"tracing_config: {error}; the keys are {names}") from None
 
 
 def http_options_as_dict(http_options: "Mapping[str, Any] | HTTPOptions") -> dict[str, Any]:
@@ -86,6 +112,7 @@ def to_json(options: ClusterOptions) -> str:
             "logging_json": options.logging_json,
             "with_proxy": options.with_proxy,
             "metrics_port": options.metrics_port,
+            "tracing": options.tracing,
         }
     )
 

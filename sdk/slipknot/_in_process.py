@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from slipknot_controller.main import Controller, ControllerConfig
+from slipknot_core import tracing
 from slipknot_core.ids import short_id
 from slipknot_core.metrics import Reading
 from slipknot_core.routing.dispatcher import Dispatcher
@@ -44,6 +45,7 @@ class Roles:
 
     async def start(self) -> None:
         """Start everything and wait until it can be used."""
+        tracing.configure(self._options.tracing_settings or tracing.TracingSettings())
         await self._controller.start()
         address = self._controller.address
         self._node = InProcessNode(address, str(self._runtime_dir.subdirectory("replicas")))
@@ -68,6 +70,7 @@ class Roles:
         for role in (self._proxy, self._controller, self._node, self._dispatcher):
             if role is not None:
                 await role.stop()
+        tracing.stop()
 
     @property
     def has_connection(self) -> bool:

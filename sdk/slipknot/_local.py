@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -147,10 +147,18 @@ class LocalCluster:
         }
         if self._socket is not None:
             configs["proxy"] = ("slipknot_proxy", self._proxy_config(address, node_id) | common("proxy"))
+        tracing = self._options.tracing_settings
+        environment = {} if tracing is None else tracing.environment()
         for name, (module, config) in configs.items():
             inherited = self._socket if name == "proxy" else None
             self._children[name] = Child(
-                name, module, config, pump, inherited=inherited, on_shut_down=self._child_shut_down
+                name,
+                module,
+                config,
+                pump,
+                inherited=inherited,
+                on_shut_down=self._child_shut_down,
+                environment=environment,
             )
         for child in self._children.values():
             child.start()
@@ -194,6 +202,7 @@ class Child:
         *,
         inherited: socket.socket | None,
         on_shut_down: Callable[[], None],
+        environment: Mapping[str, str],
     ) -> None:
         self._name = name
         self._module = module
@@ -201,6 +210,7 @@ class Child:
         self._pump = pump
         self._inherited = inherited
         self._on_shut_down = on_shut_down
+        self._environment = environment
         self._is_retired = False
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -278,7 +288,7 @@ class Child:
             stderr=subprocess.PIPE,
             # Ctrl-C in the console is for the parent, which then ends its children in order.
             start_new_session=True,
-            env={"GRPC_VERBOSITY": "NONE", **os.environ, "PYTHONUNBUFFERED": "1"},
+            env={"GRPC_VERBOSITY": "NONE", **os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
         )
         os.close(ready_write)
         lifeline.handed_over()

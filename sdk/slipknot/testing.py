@@ -48,14 +48,25 @@ class Cluster:
     Args:
         http_options: As for `serve.start`; the default port is any free one.
         logging_config: As for `serve.start`.
+        tracing_config: As for `serve.start`; without, tracing is off.
     """
 
     def __init__(
-        self, http_options: Mapping[str, Any] | None = None, logging_config: Mapping[str, Any] | None = None
+        self,
+        http_options: Mapping[str, Any] | None = None,
+        logging_config: Mapping[str, Any] | None = None,
+        *,
+        tracing_config: Mapping[str, Any] | None = None,
     ) -> None:
         from ._cluster_options import cluster_options
 
-        self._options = cluster_options(None, {"port": 0, **(http_options or {})}, None, logging_config)
+        self._options = cluster_options(
+            None,
+            {"port": 0, **(http_options or {})},
+            None,
+            logging_config,
+            tracing_config=tracing_config or {},
+        )
         self._runtime_dir: RuntimeDir | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from .ids import posix_safe
 from .request_context import current
+from .tracing import trace_ids
 
 LOGGER_NAME = "slipknot.serve"
 """Users' code logs through it too."""
@@ -97,6 +98,21 @@ class LoggingSettings:
             if key not in known:
                 raise _invalid(key, value, f"unknown key; the keys are {', '.join(known)}")
         return cls(**values | _additional_attrs(values))
+
+
+def completed_json(specific: str, general: str) -> str:
+    """The logging settings of a deployment, as JSON, with what it takes over from the cluster.
+
+    Args:
+        specific: The deployment's own, complete but for the directory; empty: it has none.
+        general: The cluster's; empty: the defaults.
+    """
+    if not specific or not general:
+        return specific or general
+    values = json.loads(specific)
+    if values.get("logs_dir") is None:
+        values["logs_dir"] = json.loads(general).get("logs_dir")
+    return json.dumps(values)
 
 
 def configure_logging(
@@ -287,6 +303,8 @@ class _JsonFormatter(_Formatter):
         request = current.get()
         if request is not None:
             values |= {"request_id": request.request_id, "route": request.route}
+            if request.traceparent:
+                values |= zip(("trace_id", "span_id"), trace_ids(request.traceparent), strict=True)
             if request.deployment_name:
                 values |= {"application": request.app_name, "deployment": request.deployment_name}
                 # Only a replica is named after its deployment.

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from .deadline import NEVER, Deadline
+from .tracing import Span
 
 logger = logging.getLogger("slipknot.serve")
 
@@ -42,6 +43,8 @@ class RequestContext:
     session_id: str = ""
     traceparent: str = ""
     tracestate: str = ""
+    span: Span | None = None
+    """None while tracing is off."""
     deadline: Deadline = NEVER
     caller_chain: tuple[str, ...] = ()
     cancel_reason: CancelReason | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .rpc.credentials import NO_CREDENTIALS, Credentials, TlsFiles
+from .tracing import TracingSettings
 
 DEFAULT_MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 MAX_RPC_OPTION = 2**31 - 1
@@ -106,6 +107,27 @@ def cluster_settings(environ: Mapping[str, str] = os.environ) -> ClusterSettings
         address=environ.get("SLIPKNOT_ADDRESS", ""),
         credentials=take_credentials({}, environ),
         admin_token=environ.get("SLIPKNOT_ADMIN_TOKEN", ""),
+    )
+
+
+def tracing_settings(environ: Mapping[str, str] = os.environ) -> TracingSettings:
+    """Read the group "tracing".
+
+    Raises:
+        ValueError: A variable is not what `TracingSettings` allows.
+    """
+    enabled = environ.get("SLIPKNOT_TRACING_ENABLED", "").strip().lower()
+    if enabled not in ("", "0", "1", "false", "true"):
+        raise ValueError(f"SLIPKNOT_TRACING_ENABLED={enabled!r} is not 1, true, 0 or false")
+    ratio = environ.get("SLIPKNOT_TRACING_SAMPLING_RATIO", "") or "1"
+    try:
+        sampling_ratio = float(ratio)
+    except ValueError:
+        raise ValueError(f"SLIPKNOT_TRACING_SAMPLING_RATIO={ratio!r} is not from 0 to 1") from None
+    return TracingSettings(
+        enabled=enabled in ("1", "true"),
+        exporter_import_path=environ.get("SLIPKNOT_TRACING_EXPORTER_IMPORT_PATH", ""),
+        sampling_ratio=sampling_ratio,
     )
 
 
