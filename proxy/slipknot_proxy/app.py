@@ -71,7 +71,7 @@ class ProxyApp:
         """Who cancels, if the proxy does."""
         self._config = config
         self._open = open_exchange
-        self._has_had_routes = False
+        self._has_had_routes = self._has_snapshot = False
         self._tasks = TaskOwner("proxy")
         self._ongoing: set[Cancellable] = set()
 
@@ -85,6 +85,7 @@ class ProxyApp:
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         """Route by `snapshot` from now on."""
+        self._has_snapshot = True
         self.routes = RouteTable.from_snapshot(snapshot)
         self._has_had_routes = self._has_had_routes or bool(self.routes.routes)
 
@@ -127,7 +128,7 @@ class ProxyApp:
         route = self.routes.match(path)
         context = request.context = self._enter(cycle.request_id, route, request.deadline, headers)
         if route is None:
-            request.refuse(failure_response.not_found(path), None, _logged_path(scope))
+            request.refuse(self._no_route(path), None, _logged_path(scope))
             return
         if tracing.active is not None:
             begin_span(tracing.active, context, scope["method"])
@@ -194,7 +195,7 @@ class ProxyApp:
         route = self.routes.match(scope["path"])
         context = socket.context = self._enter(request_id, route, socket.deadline, headers)
         if route is None:
-            await socket.refuse(failure_response.not_found(scope["path"]), None, _logged_path(scope))
+            await socket.refuse(self._no_route(scope["path"]), None, _logged_path(scope))
             return
         if tracing.active is not None:
             begin_span(tracing.active, context, "WS")
@@ -229,6 +230,10 @@ class ProxyApp:
         )
 
     # --- both ---------------------------------------------------------------------------------------------
+
+    def _no_route(self, path: str) -> FailureResponse:
+        """A proxy that has not heard of the controller yet does not know that there is nothing."""
+        return failure_response.not_found(path) if self._has_snapshot else NOT_POPULATED
 
     def _root_path(self, route: Route) -> str:
         return self._config.root_path + ("" if route.prefix == "/" else route.prefix)

@@ -12,6 +12,7 @@ As in uvicorn, a client that closes only its sending half counts as gone.
 """
 
 import asyncio
+import select
 import socket
 import struct
 from collections import deque
@@ -32,6 +33,9 @@ MAX_PIPELINED = 32
 
 MAX_DISCARD_BYTES = 64 * 1024 * 1024
 """How much of an unwanted request body is thrown away before the connection is cut."""
+
+UNREAD_S = 1.0
+"""Within this, what the kernel has for us is read."""
 
 HEAD_TOO_LARGE = (431, "The request's head is too large.")
 BODY_TOO_LARGE = (413, "The request's body is too large.")
@@ -145,9 +149,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._balance_reading()
 
     def shutdown(self) -> None:
-        """Close once the open requests are answered."""
+        """Close once the open requests are answered; one that has arrived already counts as open."""
         if not self._cycles and self._incoming is None and not self._is_lingering:
-            self.transport.close()
+            self._close_idle()
 
     # --- the parser ---------------------------------------------------------------------------------------
 
@@ -272,7 +276,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._cycles.popleft()
         if not cycle.keep_alive:
             self._incoming = None
-            if cycle.body_complete:
+            if cycle.body_complete and not self._has_unread():
                 self.transport.close()
             else:
                 self._linger()
@@ -435,7 +439,27 @@ class HttpProtocol(HttpToolsProtocol):
         if self._idle_at_s > self.loop.time():
             self._arm(self._idle_at_s)
         elif not self.transport.is_closing():
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        """Close while nothing is under way, and without a reset for a request that meets us on its way.
+
+        If it has arrived, but was not read yet, it is answered. If it comes later, it finds our half closed:
+        the client knows that it was not taken.
+        """
+        if self._is_lingering or self._in_head or not self.transport.can_write_eof():
             self.transport.close()
+        elif self._has_unread():
+            self._wait_for_data(UNREAD_S)
+        else:
+            self._linger()
+
+    def _has_unread(self) -> bool:
+        if self._fd < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(0))
 
 
 def _split_target(target: bytes) -> tuple[bytes, bytes]:

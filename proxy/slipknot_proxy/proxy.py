@@ -5,7 +5,6 @@ listening, let ongoing requests finish until the drain timeout, cancel the rest,
 """
 
 import asyncio
-import contextlib
 import contextvars
 import logging
 import os
@@ -26,10 +25,10 @@ from slipknot_core.rpc.addresses import advertised, is_loopback, join
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_core.rpc.server import bind, new_server
 from slipknot_proto.v1 import discovery_pb2
-from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from .app import ProxyApp
 from .config import ProxyConfig
+from .drain import Drain
 from .gateway import add_gateway
 from .http_protocol import HttpProtocol
 from .metrics import proxy_readings
@@ -40,8 +39,6 @@ logger = logging.getLogger("slipknot.serve")
 BACKLOG = 2048
 FIRST_SNAPSHOT_S = 10.0
 """A controller that is starting again needs less."""
-CANCEL_S = 1.0
-"""How long requests may take to answer after they were cancelled at the end of the drain."""
 
 
 class Proxy:
@@ -64,7 +61,7 @@ class Proxy:
         self._gateway: grpc.aio.Server | None = None
         self._server: asyncio.Server | None = None
         self._state: ProxyState | None = None
-        self._hurry = asyncio.Event()
+        self._drain: Drain | None = None
 
     def __repr__(self) -> str:
         return f"<Proxy {self.proxy_id} at {self.http_address or 'no address yet'}>"
@@ -124,17 +121,19 @@ class Proxy:
 
     def hurry(self) -> None:
         """Cancel what a `stop` under way still waits for."""
-        self._hurry.set()
+        if self._drain is not None:
+            self._drain.hurry()
 
     async def stop(self) -> None:
         """Drain, then end everything; twice and before `start` is fine."""
-        draining = []
-        if self._state is not None and self._app is not None and self._server is not None:
-            draining.append(self._drain(self._state, self._app, self._server))
+        server, self._server = self._server, None
+        ends = []
+        if server is not None and self._drain is not None:
+            await self._drain.lame_duck()
+            ends.append(self._drain.finish(server))
         if self._gateway is not None:
-            draining.append(self._gateway.stop(self.config.drain_timeout_s))
-        self._server = None
-        await asyncio.gather(*draining)
+            ends.append(self._gateway.stop(self.config.drain_timeout_s))
+        await asyncio.gather(*ends)
         if self._app is not None:
             await self._app.stop()
         await self._admin.stop()
@@ -213,6 +212,7 @@ class Proxy:
         context = contextvars.copy_context()
         context.run(component_var.set, ("proxy", self.config.node_id or socket.gethostname()))
         state = self._state = ProxyState(self.config, context)
+        self._drain = Drain(self.config, state, self.app)
         uvicorn_config = _uvicorn_config(self.config, self.app)
         self._server = await loop.create_server(
             lambda: HttpProtocol(uvicorn_config, state, {}, loop),
@@ -220,48 +220,6 @@ class Proxy:
             ssl=uvicorn_config.ssl,
             backlog=BACKLOG,
         )
-
-    async def _drain(self, state: ProxyState, app: ProxyApp, server: asyncio.Server) -> None:
-        state.is_draining = app.is_draining = True
-        logger.info("proxy_draining %s ongoing=%d", self.proxy_id, app.ongoing)
-        await self._unless_hurried(self.config.lame_duck_s)
-        server.close()
-        for connection in tuple(state.connections):
-            if isinstance(connection, HttpProtocol):
-                connection.shutdown()
-        await self._finish(state, self.config.drain_timeout_s)
-        if state.tasks:
-            logger.warning("proxy_drain_timed_out %s cancelled=%d", self.proxy_id, app.ongoing)
-            app.cancel_all(CancelReason.CANCEL_REASON_DRAIN_TIMEOUT)
-            self._hurry.clear()
-            await self._finish(state, CANCEL_S)
-        for connection in tuple(state.connections):
-            connection.transport.abort()
-        await self._finish(state, CANCEL_S)
-        for task in tuple(state.tasks):
-            task.cancel()
-
-    async def _finish(self, state: ProxyState, timeout_s: float) -> None:
-        """Wait until no request is under way, hurried or not."""
-        if not state.tasks:
-            return
-        hurried = asyncio.ensure_future(self._hurry.wait())
-        deadline_s = asyncio.get_running_loop().time() + timeout_s
-        try:
-            while state.tasks and not hurried.done():
-                left_s = deadline_s - asyncio.get_running_loop().time()
-                if left_s <= 0:
-                    return
-                requests = asyncio.ensure_future(asyncio.wait(tuple(state.tasks)))
-                await asyncio.wait((requests, hurried), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-                requests.cancel()
-        finally:
-            hurried.cancel()
-
-    async def _unless_hurried(self, timeout_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._hurry.wait()
 
 
 def _uvicorn_config(config: ProxyConfig, app: ProxyApp) -> Config:

@@ -36,7 +36,7 @@ logger = logging.getLogger("slipknot.serve")
 NORMAL = 1000
 NO_STATUS = 1005
 SERVER_ERROR = 1011
-SERVICE_RESTART = 1012
+GOING_AWAY = 1001
 
 MAX_REASON_BYTES = 123
 """Room for a reason in a close frame."""
@@ -228,7 +228,7 @@ class WebSocket:
             return
         reason = exchange.cancel_reason
         if self._is_accepted and reason == CancelReason.CANCEL_REASON_DRAIN_TIMEOUT:
-            await self._close(SERVICE_RESTART, "the server is shutting down")
+            await self._close(GOING_AWAY, "the server is shutting down")
             return
         timeout_s = self._timeout_s if self._is_accepted else self._handshake_timeout_s
         response = failure_response.of_error(

@@ -29,6 +29,10 @@ from .user_code import UserCode
 
 logger = logging.getLogger("slipknot.serve")
 
+DRAIN_NOTICE_S = 0.25
+"""A replica that was not told to end by the controller goes on refusing for so long, so that what its callers
+have on the way finds an answer."""
+
 LoadCode = Callable[[], UserCode]
 
 
@@ -50,6 +54,7 @@ class ReplicaLifecycle:
         self._dispatcher: Dispatcher | None = None
         self._load = load
         self._credentials = credentials
+        self._notice_s = 0.0
         self._stop_wanted: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     def request_stop(self, timeout_s: float | None = None) -> None:
@@ -59,6 +64,8 @@ class ReplicaLifecycle:
             timeout_s: Time for what runs; the deployment's `graceful_shutdown_timeout_s` if None.
         """
         if not self._stop_wanted.done():
+            # A signal comes without warning: callers have heard of nothing.
+            self._notice_s = DRAIN_NOTICE_S if timeout_s is None else 0.0
             limit_s = self.launch.deployment.graceful_shutdown_timeout_s if timeout_s is None else timeout_s
             self._stop_wanted.set_result(limit_s)
 
@@ -158,7 +165,7 @@ class ReplicaLifecycle:
         timeout_s = await self._stop_wanted
         if server.state is not ReplicaState.RUNNING:
             return
-        await server.drain(timeout_s)
+        await server.drain(timeout_s, notice_s=self._notice_s)
         logger.info("replica_drained")
 
 

@@ -9,6 +9,7 @@ import contextvars
 import enum
 import logging
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -143,10 +144,20 @@ class ReplicaServer:
         if self.state is ReplicaState.STARTING:
             self._move(ReplicaState.RUNNING)
 
-    async def drain(self, timeout_s: float) -> None:
+    async def drain(self, timeout_s: float, *, notice_s: float = 0.0) -> None:
         """Finish what runs and take nothing new; what still runs after `timeout_s` is cancelled. Twice is
         fine.
+
+        Args:
+            timeout_s: Time for what runs.
+            notice_s: If there are callers, refuse what they send for at least so long: they are not told by
+                anybody else.
         """
+        refused_until_s = time.monotonic() + (notice_s if self._wires else 0.0)
+        await self._finish(timeout_s)
+        await asyncio.sleep(max(0.0, refused_until_s - time.monotonic()))
+
+    async def _finish(self, timeout_s: float) -> None:
         if self.state is not ReplicaState.STOPPED:
             self._move(ReplicaState.DRAINING)
         self.admission.drain()

@@ -179,14 +179,14 @@ class ScriptedReplica(replica_pb2_grpc.ReplicaServiceServicer):
             if writer.done() and not reader.done():
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
         finally:
+            if stream.exchange is not None:
+                stream.exchange.ended.set()  # first: the cancellation may come only now, to what follows
             for task in (reader, writer):
                 task.cancel()
             await asyncio.wait((reader, writer))
             for task in (reader, writer):
                 if not task.cancelled():
                     task.exception()
-            if stream.exchange is not None:
-                stream.exchange.ended.set()
 
     def _on_open(self, exchange: ScriptedExchange) -> None:
         self.opened_count += 1
