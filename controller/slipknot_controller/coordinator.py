@@ -49,6 +49,8 @@ BUILD_TIMEOUT_S = 120.0
 """For building an application from its import path."""
 MODELS_PUBLISH_S = 0.1
 """Reports of multiplexed models are collected for this long before a snapshot tells them."""
+MODELS_PUBLISH_PER_REPLICA_S = 0.002
+"""Added for each replica in the cluster: a snapshot tells all of them, to all of them."""
 DELETE_SLACK_S = 10.0
 """Given to a shutdown of the cluster on top of the longest graceful shutdown."""
 
@@ -185,10 +187,11 @@ class Coordinator:
         observed = self._observed.get(deployment_id) if deployment_id else None
         if observed is None or lease.replica_id not in observed.replicas:
             return
-        observed.replicas[lease.replica_id].model_ids = model_ids
-        if self._models_timer is None:
-            loop = asyncio.get_running_loop()
-            self._models_timer = loop.call_later(MODELS_PUBLISH_S, self._publish_models)
+        replica = observed.replicas[lease.replica_id]
+        if replica.model_ids != model_ids and self._models_timer is None:
+            delay_s = MODELS_PUBLISH_S + MODELS_PUBLISH_PER_REPLICA_S * len(self._owners)
+            self._models_timer = asyncio.get_running_loop().call_later(delay_s, self._publish_models)
+        replica.model_ids = model_ids
 
     def replica_left(self, lease: Lease) -> None:
         """A replica's connection has ended."""

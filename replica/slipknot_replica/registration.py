@@ -65,6 +65,7 @@ class Registration:
         self._load_at_s = 0.0
         self._load_timer: asyncio.TimerHandle | None = None
         self._models_at_s = 0.0
+        self._models_told: tuple[str, ...] = ()
         self._models_timer: asyncio.TimerHandle | None = None
         self._channel: grpc.aio.Channel | None = None
         self.user_config_hash = ""
@@ -146,12 +147,14 @@ class Registration:
     def _tell_models(self) -> None:
         self._models_timer = None
         self._models_at_s = time.monotonic()
-        self._put(
-            Request(models=registry_pb2.ReplicaModels(model_ids=sorted(self._replica.models.model_ids)))
-        )
+        model_ids = self._replica.models.model_ids
+        if model_ids != self._models_told:
+            self._models_told = model_ids
+            self._put(Request(models=registry_pb2.ReplicaModels(model_ids=model_ids)))
 
     def _hello(self) -> Request:
         launch, state = self._replica.launch, self._state()
+        self._models_told = self._replica.models.model_ids
         return Request(
             hello=registry_pb2.ReplicaHello(
                 replica_id=launch.replica_id,
@@ -164,7 +167,7 @@ class Registration:
                 state=state,
                 has_health_check=state.has_health_check,
                 user_config_hash=self.user_config_hash or launch.deployment.user_config_hash,
-                multiplexed_model_ids=sorted(self._replica.models.model_ids),
+                multiplexed_model_ids=self._models_told,
             )
         )
 

@@ -64,15 +64,17 @@ def next_batch(waiting: Iterable[W], options: BatchOptions, now_s: float) -> tup
     groups: dict[Hashable, list[W]] = {}
     full: set[Hashable] = set()
     for call in waiting:
-        if call.kind in full:
+        kind = call.kind
+        if kind in full:
             continue
-        group = groups.setdefault(call.kind, [])
-        if group and not _fits(group, call, options):
-            full.add(call.kind)
-            continue
-        group.append(call)
-        if _size(group, options) >= options.max_batch_size:
-            full.add(call.kind)
+        group = groups.setdefault(kind, [])
+        if not group or _fits(group, call, options):
+            group.append(call)
+            if _size(group, options) < options.max_batch_size:
+                continue
+        full.add(kind)
+        if group is next(iter(groups.values())):
+            return group, 0.0  # the oldest of all: the others need not be looked at
     wake_s = math.inf
     for kind, group in groups.items():
         ripe_s = group[0].arrived_s + options.batch_wait_timeout_s

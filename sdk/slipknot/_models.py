@@ -21,6 +21,10 @@ from ._shared_work import SharedWork
 logger = logging.getLogger("slipknot.serve")
 
 
+MAX_TOLD = 1000
+"""A replica tells the routers of so many of its models."""
+
+
 class ReplicaModels:
     """All caches of one replica together. `on_change` is called when it holds other models."""
 
@@ -29,9 +33,9 @@ class ReplicaModels:
         self._caches: list[ModelCache] = []
 
     @property
-    def model_ids(self) -> frozenset[str]:
-        """Models that are loaded or being loaded."""
-        return frozenset().union(*(cache.model_ids for cache in self._caches))
+    def model_ids(self) -> tuple[str, ...]:
+        """Models that are loaded or being loaded, sorted; of very many only some."""
+        return tuple(sorted(frozenset().union(*(cache.model_ids for cache in self._caches))))[:MAX_TOLD]
 
     def add(self, cache: "ModelCache") -> None:
         """Count a cache in."""

@@ -1,6 +1,7 @@
 """Many models in one deployment: loaded once, unloaded when others need their place, and found by routing."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,13 @@ class Zoo:
     async def waits(self) -> str:
         self._pen.note("waits")
         return await self()
+
+    @serve.multiplexed(max_num_models_per_replica=-1)
+    async def load_more(self, model_id: str) -> str:
+        return model_id
+
+    async def more(self) -> str:
+        return await self.load_more(serve.get_multiplexed_model_id())
 
     async def replica(self) -> str:
         return serve.get_replica_context().replica_id
@@ -165,3 +173,16 @@ def test_requests_follow_their_model_and_their_session(serve_app: ServeApp, jour
         assert len(found) == 1
         homes |= found
     assert len(homes) == 2
+
+
+def test_many_models_are_told_in_few_snapshots(serve_app: ServeApp, journal: Journal) -> None:
+    app = serve_app(Zoo.bind(journal.pen))
+    dispatcher = _connection.current().dispatcher
+    begun_s, version = time.monotonic(), dispatcher.snapshot.version
+    for number in range(60):
+        name = f"model {number}"
+        assert app.handle.options(multiplexed_model_id=name).more.remote().result() == name
+    connection = _connection.current()
+    connection.run(dispatcher.wait_for(lambda snapshot: model_count(snapshot) == 60, 10.0))
+    allowed = 3 + (time.monotonic() - begun_s) / 0.25  # twice as many as there can be
+    assert dispatcher.snapshot.version - version < allowed

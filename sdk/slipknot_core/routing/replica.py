@@ -29,7 +29,7 @@ MAX_IDLE_SHARED = 4096
 CARRIER_CHANGE_S = 0.5
 """So long after a replica turned out to know no sessions, it is not to blame for exchanges that come back."""
 
-EXPECT_MODEL_S = 3.0
+EXPECT_MODEL_S = 5.0
 """A model that was asked for is taken to be there for so long, until the replica's own report has come."""
 
 MAX_EXPECTED_MODELS = 1024
