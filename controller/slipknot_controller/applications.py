@@ -26,7 +26,7 @@ from .config_file import read_builds
 from .desired import ApplicationRecord, Build
 from .store import StateStore
 from .store.interface import ABSENT
-from .validation import check_num_replicas, check_route_is_free, checked_application
+from .validation import check_no_pickle, check_num_replicas, check_route_is_free, checked_application
 
 logger = logging.getLogger("slipknot.serve")
 
@@ -41,8 +41,11 @@ _STOP_TIMEOUT_S = 5.0
 class Applications:
     """Reads are of memory, changes are awaited. Call `load` first and `stop` last."""
 
-    def __init__(self, store: StateStore, on_change: Callable[[str], None]) -> None:
+    def __init__(
+        self, store: StateStore, on_change: Callable[[str], None], *, allow_pickle: bool = True
+    ) -> None:
         self._store = store
+        self._allow_pickle = allow_pickle
         self._on_change = on_change
         self._records: dict[str, ApplicationRecord] = {}
         self._proven: dict[DeploymentId, str] = {}
@@ -89,6 +92,8 @@ class Applications:
 
         async def change() -> int:
             checked = checked_application(spec, self._generation + 1)
+            if not self._allow_pickle:
+                check_no_pickle(checked)
             check_route_is_free(spec.name, spec.route_prefix, self._records)
             self._generation += 1
             before = self._records.get(spec.name) or ApplicationRecord(spec.name, 0, 0.0)

@@ -54,6 +54,8 @@ class ControllerConfig:
     """Where metrics are shown, "host:port" or "unix:/path"; empty: nowhere."""
     admin_token: str = ""
     """What readers of the admin port must send; may be empty on loopback and Unix sockets."""
+    allow_pickle: bool = True
+    """Take applications that come by value, pickled; if not, replicas and callers do without pickle, too."""
 
     @classmethod
     def from_json(cls, text: str) -> "ControllerConfig":
@@ -73,5 +75,6 @@ class ControllerConfig:
         if not values.get("address"):
             raise ValueError("address is missing; give 'unix:/path' or '127.0.0.1:port'")
         store = StoreConfig(**values.pop("store", {}))
+        values.setdefault("allow_pickle", cluster_settings().allow_pickle)
         values.setdefault("admin_token", cluster_settings().admin_token)
         return cls(**values, store=store, credentials=credentials)

@@ -64,18 +64,20 @@ class Coordinator:
     Args:
         store: Where desired state is kept; not closed here.
         address: This controller's own address, for the replicas it starts.
+        allow_pickle: Take applications that come by value, and let replicas read pickle.
     """
 
-    def __init__(self, store: StateStore, address: str) -> None:
+    def __init__(self, store: StateStore, address: str, *, allow_pickle: bool = True) -> None:
         self.epoch = 0
         self.admin_address = ""
         """Where this controller's metrics are."""
-        self.applications = Applications(store, self._application_changed)
+        self.applications = Applications(store, self._application_changed, allow_pickle=allow_pickle)
         self.engine = NodesEngine()
         self.snapshots: Latest[discovery_pb2.Snapshot] = Latest()
         self.statuses: Latest[controller_pb2.ClusterStatus] = Latest()
         self._store = store
         self._address = address
+        self._allow_pickle = allow_pickle
         self._observed: dict[DeploymentId, ObservedDeployment] = {}
         self._owners: dict[str, DeploymentId] = {}
         self._leases = Leases()
@@ -146,6 +148,8 @@ class Coordinator:
             return None, f"there is no deployment {deployment_id} in this cluster"
         observed = self._observed.setdefault(deployment_id, ObservedDeployment())
         replica_id, now_s = registration.replica_id, time.monotonic()
+        if replica_id in observed.departed:
+            return None, f"replica {replica_id} was given up; others have taken its place"
         if replica_id in observed.replicas:
             observed.joined(registration, now_s)
         else:
@@ -266,6 +270,7 @@ class Coordinator:
             node_id="",
             is_ingress=desired.is_ingress,
             route_prefix=desired.route_prefix,
+            refuse_pickle=not self._allow_pickle,
         )
         node_id = self.engine.ensure(launch)
         self._owners[replica_id] = desired.id
@@ -404,7 +409,11 @@ class Coordinator:
             if routes != self._routes:
                 self._routes = routes
                 self._snapshot_version += 1
-                self.snapshots.publish(snapshot_message(self.epoch, self._snapshot_version, routes))
+                self.snapshots.publish(
+                    snapshot_message(
+                        self.epoch, self._snapshot_version, routes, refuse_pickle=not self._allow_pickle
+                    )
+                )
         self._publish_status()
 
     def _publish_models(self) -> None:

@@ -88,7 +88,7 @@ class Controller:
         bound = await bind(server, config.address, config.credentials)
         self.address = config.advertise_address or advertised(bound)
         self._store = await _open_store(config.store)
-        self.coordinator = Coordinator(self._store, self.address)
+        self.coordinator = Coordinator(self._store, self.address, allow_pickle=config.allow_pickle)
         self._loop_lag.start()
         if self.config.admin_address:
             self.coordinator.admin_address = await self._admin.start(self.config.admin_address)

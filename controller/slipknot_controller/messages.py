@@ -24,11 +24,14 @@ _SHOWN_STATE = {
 
 
 def snapshot_message(
-    epoch: int, version: int, routes: Mapping[str, ApplicationRoute]
+    epoch: int, version: int, routes: Mapping[str, ApplicationRoute], *, refuse_pickle: bool = False
 ) -> discovery_pb2.Snapshot:
     """The routing state as routers read it."""
     return discovery_pb2.Snapshot(
-        epoch=epoch, version=version, applications=[_application_route(route) for route in routes.values()]
+        epoch=epoch,
+        version=version,
+        applications=[_application_route(route) for route in routes.values()],
+        refuse_pickle=refuse_pickle,
     )
 
 

@@ -13,6 +13,7 @@ from slipknot_core.spec import DeploymentSpec
 
 from . import backoff
 from .desired import Desired, options_hash
+from .identities import Departed
 from .lifecycle import (
     DeploymentStatus,
     ReplicaState,
@@ -159,6 +160,8 @@ class ObservedDeployment:
     status: DeploymentStatus = DeploymentStatus.UPDATING
     trigger: str = ""
     message: str = ""
+    departed: Departed = field(default_factory=Departed)
+    """Replicas that have exited or were given up; one that registers all the same is not taken back."""
 
     @property
     def may_be_at_zero(self) -> bool:
@@ -298,6 +301,7 @@ class ObservedDeployment:
         replica = self.replicas.pop(replica_id, None)
         if replica is None:
             return
+        self.departed.add(replica_id)
         if replica.state is ReplicaState.STARTING:
             self._count_failed_start(replica, message, now_s)
         elif replica.state is ReplicaState.RUNNING:

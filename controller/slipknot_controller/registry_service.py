@@ -7,13 +7,14 @@ from typing import Any
 
 import grpc.aio
 
-from slipknot_core.errors import ProtocolError
+from slipknot_core.errors import ConflictError, ProtocolError
 from slipknot_core.ids import DeploymentId
 from slipknot_core.spec import ApplicationSpec
 from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import registry_pb2, registry_pb2_grpc
 
 from .coordinator import Coordinator
+from .identities import Incarnations
 from .leases import DrainOrder, Lease, Order
 from .lifecycle import ReplicaState
 from .nodes_engine import BuildCommand, Command, NodeInfo, NodeSession, StartCommand, StopCommand
@@ -35,6 +36,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
+        self._incarnations = Incarnations()
 
     async def JoinReplica(
         self, request_iterator: AsyncIterator[registry_pb2.JoinReplicaRequest], context: Any
@@ -67,6 +69,11 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
     ) -> None:
         """As documented in registry.proto."""
         hello = await _first(request_iterator, "hello")
+        if not self._incarnations.admit(hello.node_id, hello.incarnation):
+            raise ConflictError(
+                f"another agent has joined as node {hello.node_id!r} since; give each node an id of its own, "
+                "and end this agent"
+            )
         info = NodeInfo(
             hello.node_id, hello.hostname, hello.pid, hello.num_cpus, hello.memory_bytes, hello.admin_address
         )

@@ -85,6 +85,21 @@ def check_num_replicas(num_replicas: int) -> None:
         raise ValueError(f"num_replicas must be from 1 to {MAX_REPLICAS}, not {num_replicas}")
 
 
+def check_no_pickle(spec: ApplicationSpec) -> None:
+    """Refuse an application that comes by value.
+
+    Raises:
+        ValueError: It does.
+    """
+    pickled = [deployment.name for deployment in spec.deployments if deployment.code.import_source is None]
+    if pickled:
+        raise ValueError(
+            f"application {spec.name!r} comes by value (deployment {pickled[0]!r} is pickled), which this "
+            "cluster refuses (allow_pickle is false); deploy it by its import path: `slipknot deploy "
+            "module:app`, or a config file"
+        )
+
+
 def check_route_is_free(name: str, prefix: str | None, records: Mapping[str, ApplicationRecord]) -> None:
     """Refuse a prefix that another application holds; applications that are being deleted hold none.
 

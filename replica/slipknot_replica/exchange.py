@@ -58,6 +58,7 @@ class Replica(Protocol):
     base_context: contextvars.Context
     origin: str
     access_log_enabled: bool
+    allows_pickle: bool
 
 
 class ServerExchange:

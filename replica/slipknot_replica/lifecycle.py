@@ -106,7 +106,12 @@ class ReplicaLifecycle:
         )
         await dispatcher.start()
         connection_var.set(
-            Connection.on_loop(asyncio.get_running_loop(), dispatcher, app_name=launch.app_name)
+            Connection.on_loop(
+                asyncio.get_running_loop(),
+                dispatcher,
+                app_name=launch.app_name,
+                allow_pickle=not launch.refuse_pickle,
+            )
         )
         try:
             self.loop_lag.start()

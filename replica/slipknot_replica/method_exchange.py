@@ -16,7 +16,7 @@ class MethodExchange(ServerExchange):
 
     async def _serve(self) -> None:
         call = self._open.method
-        args, kwargs = payloads.decode_arguments(call.arguments)
+        args, kwargs = payloads.decode_arguments(call.arguments, allow_pickle=self._allows_pickle)
         method_name = call.method_name or "__call__"
         if call.stream:
             await self._serve_stream(method_name, args, kwargs)
@@ -41,7 +41,12 @@ class MethodExchange(ServerExchange):
 
     @property
     def _encoding(self) -> str:
-        return self._open.method.arguments.WhichOneof("encoding") or "pickle"
+        given = self._open.method.arguments.WhichOneof("encoding") or "pickle"
+        return given if given != "pickle" or self._allows_pickle else "msgpack"
+
+    @property
+    def _allows_pickle(self) -> bool:
+        return self._replica.allows_pickle
 
     def _label(self) -> tuple[str, str]:
         return "CALL", self._open.method.method_name or "__call__"

@@ -58,6 +58,8 @@ class NodeConfig:
     health_address: str = ""
     """Where this agent answers grpc.health.v1 once it has joined, "unix:/path" or "host:port", for health
     checks; empty: nowhere."""
+    allow_pickle: bool = True
+    """Start replicas that read pickle, if the controller allows it."""
 
     @classmethod
     def from_json(cls, text: str) -> "NodeConfig":
@@ -71,6 +73,7 @@ class NodeConfig:
         except (TypeError, ValueError):
             raise ValueError(f"the options are no JSON object: {text!r}") from None
         credentials = take_credentials(values)
+        values.setdefault("allow_pickle", cluster_settings().allow_pickle)
         values.setdefault("admin_token", cluster_settings().admin_token)
         try:
             return cls(**values, credentials=credentials)
@@ -166,6 +169,7 @@ async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeli
         metrics_dir=metrics.metrics_dir,
         logging_json=config.logging_json,
         environment=config.credentials.environment(),
+        refuse_pickle=not config.allow_pickle,
     )
     machine = ProcessMachine(zygote, pump, surroundings, on_exit)
     session = NodeSession(

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import grpc.aio
 
+from slipknot_core.ids import short_id
 from slipknot_core.rpc.channel import RefusalLog, new_channel, token_metadata
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_core.spec import ReplicaLaunch
@@ -71,6 +72,7 @@ class NodeSession:
             num_cpus=num_cpus or float(os.cpu_count() or 1),
             memory_bytes=memory_bytes,
             labels=labels,
+            incarnation=short_id(16),
             admin_address=admin_address,
         )
         self._tasks = TaskOwner(f"node {node_id}")

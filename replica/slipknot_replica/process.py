@@ -141,6 +141,7 @@ class Surroundings:
     """Of deployments that have none of their own."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that no application may change."""
+    refuse_pickle: bool = False
 
     def complete(self, launch: ReplicaLaunch) -> ReplicaLaunch:
         """The launch of a replica on this node."""
@@ -154,6 +155,7 @@ class Surroundings:
             socket_dir=self.socket_dir,
             listen_host=self.listen_host,
             advertise_host=self.advertise_host,
+            refuse_pickle=self.refuse_pickle or launch.refuse_pickle,
             metrics_dir=self.metrics_dir,
         )
 

@@ -95,6 +95,7 @@ class ReplicaServer:
         self.admission = Admission(launch.deployment.max_ongoing_requests)
         self.admission.on_change = self._load_changed
         self.counters = Counters()
+        self.allows_pickle = not launch.refuse_pickle
         self.base_context = base_context or contextvars.copy_context()
         self.access_log_enabled = access_log
         self.origin = f"replica:{self.deployment_id}#{launch.replica_id.rpartition('#')[2]}"

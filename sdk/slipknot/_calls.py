@@ -82,7 +82,7 @@ class Call:
             upstream: The calls whose results are to take the place of arguments, by position or name.
 
         Raises:
-            SerializationError: An argument cannot be pickled; names it.
+            SerializationError: An argument cannot travel; names it.
             SlipknotServeException: The connection is closed.
         """
         if upstream:
@@ -142,7 +142,7 @@ class Call:
         if self._is_cancel_requested or self._frame is None:
             raise self.error()
         if self._value is _NO_VALUE:
-            self._value = read_reply(self._frame, "result")
+            self._value = read_reply(self._frame, "result", allow_pickle=self.connection.allows_pickle)
         return self._value
 
     def error(self) -> BaseException:
@@ -211,7 +211,8 @@ class Call:
                 self._waiters.remove(waiter)
 
     def _set_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        arguments = payloads.encode_arguments(args, kwargs, of=f"the call of {self.deployment_id}")
+        encoding = "pickle" if self.connection.allows_pickle else "msgpack"
+        arguments = payloads.encode_arguments(args, kwargs, encoding, of=f"the call of {self.deployment_id}")
         self._open.method.arguments.CopyFrom(arguments)
 
     def _send(self) -> None:

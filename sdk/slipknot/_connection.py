@@ -51,9 +51,18 @@ class Connection:
         loop: The one loop with gRPC of this process.
         dispatcher: Started on that loop.
         app_name: The application of the replica this belongs to; empty in drivers.
+        allow_pickle: Write and read pickle, if the cluster allows it.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, dispatcher: Dispatcher, app_name: str = "") -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        dispatcher: Dispatcher,
+        app_name: str = "",
+        *,
+        allow_pickle: bool = True,
+    ) -> None:
+        self._allow_pickle = allow_pickle
         self.loop = loop
         self.dispatcher = dispatcher
         self.app_name = app_name
@@ -67,10 +76,20 @@ class Connection:
 
     @classmethod
     def on_loop(
-        cls, loop: asyncio.AbstractEventLoop, dispatcher: Dispatcher, *, app_name: str = ""
+        cls,
+        loop: asyncio.AbstractEventLoop,
+        dispatcher: Dispatcher,
+        *,
+        app_name: str = "",
+        allow_pickle: bool = True,
     ) -> "Connection":
         """Make one for a dispatcher that was started on `loop`, and is stopped by whoever started it."""
-        return cls(loop, dispatcher, app_name)
+        return cls(loop, dispatcher, app_name, allow_pickle=allow_pickle)
+
+    @property
+    def allows_pickle(self) -> bool:
+        """Arguments travel pickled, and results; otherwise as MessagePack."""
+        return self._allow_pickle and not self.dispatcher.snapshot.refuse_pickle
 
     @property
     def is_on_loop(self) -> bool:
@@ -284,7 +303,7 @@ async def _start(loop: asyncio.AbstractEventLoop, dispatcher: Dispatcher) -> Con
     finally:
         refused.cancel()
         arrived.cancel()
-    return Connection(loop, dispatcher)
+    return Connection(loop, dispatcher, allow_pickle=cluster_settings().allow_pickle)
 
 
 def _last_words(dispatcher: Dispatcher) -> str:

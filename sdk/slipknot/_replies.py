@@ -9,12 +9,13 @@ from slipknot_core.failures import from_error_info
 from slipknot_proto.v1 import replica_pb2
 
 
-def read_reply(frame: replica_pb2.ReplyFrame, expected: str) -> Any:
+def read_reply(frame: replica_pb2.ReplyFrame, expected: str, *, allow_pickle: bool = True) -> Any:
     """Read the value in a reply, or raise the failure in it.
 
     Args:
         frame: The reply.
         expected: The kind that carries a value here, "result" or "item".
+        allow_pickle: Read values and exceptions that are pickled.
 
     Raises:
         ProtocolError: It is of another kind.
@@ -22,10 +23,11 @@ def read_reply(frame: replica_pb2.ReplyFrame, expected: str) -> Any:
     """
     kind = frame.WhichOneof("frame")
     if kind == "failure":
-        raise from_error_info(frame.failure.error)
+        raise from_error_info(frame.failure.error, allow_pickle=allow_pickle)
     if kind != expected:
         raise ProtocolError(f"the replica answered with {kind!r} where {expected!r} belongs")
-    return payloads.decode_value(frame.result.value if kind == "result" else frame.item.value)
+    value = frame.result.value if kind == "result" else frame.item.value
+    return payloads.decode_value(value, allow_pickle=allow_pickle)
 
 
 def renewed(error: Exception) -> Exception:

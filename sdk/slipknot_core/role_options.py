@@ -37,7 +37,11 @@ INTERNAL = frozenset(
 SECRET_SUFFIXES = ("password", "token")
 """Fields that can be given as a variable only: a command line is for all the machine's users to see."""
 
-SHARED_VARIABLES = {"controller_address": "SLIPKNOT_ADDRESS", "admin_token": "SLIPKNOT_ADMIN_TOKEN"}
+SHARED_VARIABLES = {
+    "controller_address": "SLIPKNOT_ADDRESS",
+    "admin_token": "SLIPKNOT_ADMIN_TOKEN",
+    "allow_pickle": "SLIPKNOT_ALLOW_PICKLE",
+}
 """Variables that all roles and the `slipknot` command share."""
 
 LOGGING_FIELD = "logging_json"

@@ -67,6 +67,10 @@ class ClusterSettings:
     between members. `SLIPKNOT_TLS_CA`, `SLIPKNOT_TLS_CERT`, `SLIPKNOT_TLS_KEY`: PEM files for mutual TLS.
     Private Unix sockets need neither.
     """
+    allow_pickle: bool = True
+    """`SLIPKNOT_ALLOW_PICKLE`: "false" refuses pickled applications, arguments and results: applications come
+    as import paths, arguments and results as MessagePack.
+    """
     admin_token: str = ""
     """`SLIPKNOT_ADMIN_TOKEN`: what readers of metrics must send to admin ports; may be empty on loopback and
     Unix sockets.
@@ -106,6 +110,7 @@ def cluster_settings(environ: Mapping[str, str] = os.environ) -> ClusterSettings
     return ClusterSettings(
         address=environ.get("SLIPKNOT_ADDRESS", ""),
         credentials=take_credentials({}, environ),
+        allow_pickle=_flag(environ, "SLIPKNOT_ALLOW_PICKLE", True),
         admin_token=environ.get("SLIPKNOT_ADMIN_TOKEN", ""),
     )
 
@@ -165,6 +170,15 @@ def _token(environ: Mapping[str, str]) -> str:
     if not found:
         raise ValueError(f"SLIPKNOT_CLUSTER_TOKEN_FILE={file!r} is empty")
     return found
+
+
+def _flag(environ: Mapping[str, str], name: str, default: bool) -> bool:
+    text = environ.get(name, "").lower()
+    if text in ("", "1", "true", "yes", "on"):
+        return default if not text else True
+    if text in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(f"{name}={environ[name]!r} is neither true nor false; unset it or use one of them")
 
 
 def _positive_int(environ: Mapping[str, str], name: str, default: int) -> int:

@@ -212,6 +212,7 @@ class ReplicaLaunch:
     logs_dir: str = ""
     listen_host: str = ""
     advertise_host: str = ""
+    refuse_pickle: bool = False
     metrics_dir: str = ""
 
     @classmethod
@@ -229,6 +230,7 @@ class ReplicaLaunch:
             logs_dir=message.logs_dir,
             listen_host=message.listen_host,
             advertise_host=message.advertise_host,
+            refuse_pickle=message.refuse_pickle,
             metrics_dir=message.metrics_dir,
         )
 
@@ -246,5 +248,6 @@ class ReplicaLaunch:
             logs_dir=self.logs_dir,
             listen_host=self.listen_host,
             advertise_host=self.advertise_host,
+            refuse_pickle=self.refuse_pickle,
             metrics_dir=self.metrics_dir,
         )

@@ -1,5 +1,8 @@
 """A cluster over TCP: controller, two nodes and a proxy as they run on several machines, with a token."""
 
+import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,10 +10,12 @@ import httpx
 import pytest
 
 from slipknot import serve
+from slipknot_core.rpc.channel import new_channel, token_metadata
+from slipknot_proto.v1 import registry_pb2, registry_pb2_grpc
 from tests.support.cluster_status import application, cluster_status, wait_until
 from tests.support.tcp_cluster import NODE, PROXY, TcpCluster
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
 
 @serve.deployment
@@ -58,6 +63,49 @@ def test_a_new_controller_at_the_old_address_finds_everybody_again(cluster: TcpC
     wait_until(lambda: application() is not None and application().status == "RUNNING")
     assert (replica_of("Outer").replica_id, replica_of("Inner").replica_id) == before
     assert httpx.get(cluster.url).status_code == 200
+
+
+async def test_a_replica_that_was_given_up_does_not_come_back(cluster: TcpCluster) -> None:
+    """Its registration is played again, by somebody who has all credentials."""
+    old = await asyncio.to_thread(replica_of, "Inner")
+    os.kill(old.pid, signal.SIGKILL)
+    await asyncio.to_thread(
+        wait_until,
+        lambda: application().status == "RUNNING" and replica_of("Inner").replica_id != old.replica_id,
+    )
+    before = await asyncio.to_thread(replica_of, "Inner")
+    hello = registry_pb2.ReplicaHello(
+        replica_id=old.replica_id,
+        app_name="default",
+        deployment_name="Inner",
+        address=old.address,
+        node_id=old.node_id,
+        state=registry_pb2.ReplicaState(state=registry_pb2.ReplicaState.STATE_RUNNING),
+    )
+    async with new_channel(cluster.address, cluster.credentials) as channel:
+        stub = registry_pb2_grpc.RegistryServiceStub(channel)
+        call = stub.JoinReplica(metadata=token_metadata(cluster.credentials))
+        await call.write(registry_pb2.JoinReplicaRequest(hello=hello))
+        welcome = (await call.read()).welcome
+        assert (welcome.accepted, "given up" in welcome.message) == (False, True)
+        call.cancel()
+    after = [r.replica_id for d in application().deployments if d.name == "Inner" for r in d.replicas]
+    assert after == [before.replica_id]
+
+
+def test_two_agents_with_one_name_do_not_take_turns(cluster: TcpCluster) -> None:
+    """The newer one holds it; the older one says so, and is not let in again."""
+    config = cluster.node_config(6) | {"node_id": "twin"}
+    first, second = (cluster.role(NODE, f"twin-{i}", config) for i in range(2))
+    try:
+        first.start()
+        second.start()
+        wait_until(lambda: "another agent has joined" in first.log.read_text())
+        assert [n.pid for n in cluster_status().nodes if n.node_id == "twin"] == [second.pid]
+    finally:
+        first.end()
+        second.end()
+    wait_until(lambda: len(cluster_status().nodes) == 2)
 
 
 def test_the_token_is_in_no_log(cluster: TcpCluster) -> None:

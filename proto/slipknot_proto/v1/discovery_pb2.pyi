@@ -39,14 +39,16 @@ class WatchResponse(_message.Message):
     def __init__(self, snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("epoch", "version", "applications")
+    __slots__ = ("epoch", "version", "applications", "refuse_pickle")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     APPLICATIONS_FIELD_NUMBER: _ClassVar[int]
+    REFUSE_PICKLE_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     version: int
     applications: _containers.RepeatedCompositeFieldContainer[ApplicationRoute]
-    def __init__(self, epoch: _Optional[int] = ..., version: _Optional[int] = ..., applications: _Optional[_Iterable[_Union[ApplicationRoute, _Mapping]]] = ...) -> None: ...
+    refuse_pickle: bool
+    def __init__(self, epoch: _Optional[int] = ..., version: _Optional[int] = ..., applications: _Optional[_Iterable[_Union[ApplicationRoute, _Mapping]]] = ..., refuse_pickle: _Optional[bool] = ...) -> None: ...
 
 class ApplicationRoute(_message.Message):
     __slots__ = ("name", "route_prefix", "ingress_deployment", "deployments", "unavailable")

@@ -346,11 +346,14 @@ class DeploymentResponseGenerator(_Response):
         if reply is None:
             raise self._call.error()
         if reply.HasField("item"):
-            return read_reply(reply, "item")
+            return self._read(reply)
         self._last = reply
         if reply.HasField("end"):
             raise stop
-        return read_reply(reply, "item")
+        return self._read(reply)
+
+    def _read(self, reply: Any) -> Any:
+        return read_reply(reply, "item", allow_pickle=self._call.connection.allows_pickle)
 
 
 def _in_thread(read: Callable[[], Any]) -> Any:

@@ -51,12 +51,14 @@ class Snapshot:
     epoch: int
     version: int
     applications: Mapping[str, ApplicationRoute] = field(default_factory=dict)
+    refuse_pickle: bool = False
+    """Replicas read no pickle."""
 
     @classmethod
     def from_proto(cls, message: discovery_pb2.Snapshot) -> "Snapshot":
         """Read the message."""
         applications = {a.name: _application(a) for a in message.applications}
-        return cls(message.epoch, message.version, applications)
+        return cls(message.epoch, message.version, applications, message.refuse_pickle)
 
     def is_newer_than(self, other: "Snapshot") -> bool:
         """It replaces `other`: a larger epoch wins, then a larger version."""

@@ -17,7 +17,11 @@ from .tls import channel_credentials
 
 logger = logging.getLogger("slipknot.serve")
 
-REFUSALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+REFUSALS = (
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.ALREADY_EXISTS,
+)
 """A peer that ends a call so will do it again."""
 
 TLS_REMEDY = (
@@ -105,7 +109,7 @@ def translate_error(error: grpc.aio.AioRpcError) -> Exception:
     """Turn what gRPC raised into our tree, with the peer's ErrorInfo if it sent one."""
     for key, value in error.trailing_metadata() or ():
         if key == ERROR_KEY and isinstance(value, bytes):
-            return failures.from_error_info(ErrorInfo.FromString(value))
+            return failures.from_error_info(ErrorInfo.FromString(value), allow_pickle=False)
     details = error.details() or error.code().name
     match error.code():
         case grpc.StatusCode.UNAVAILABLE if is_tls_failure(error):

@@ -27,6 +27,14 @@ def test_each_variable_sets_its_own_field() -> None:
     assert cluster_settings(environ) == ClusterSettings("unix:/run/c", Credentials("secret"))
 
 
+@pytest.mark.parametrize(("text", "expected"), [("", True), ("true", True), ("no", False), ("FALSE", False)])
+def test_pickle_is_allowed_unless_turned_off(text: str, expected: bool) -> None:
+    """Anything but yes and no is refused: a misspelt "false" must not allow it."""
+    assert cluster_settings({"SLIPKNOT_ALLOW_PICKLE": text}).allow_pickle is expected
+    with pytest.raises(ValueError, match="SLIPKNOT_ALLOW_PICKLE='flase'"):
+        cluster_settings({"SLIPKNOT_ALLOW_PICKLE": "flase"})
+
+
 @pytest.mark.parametrize("name", RPC_NAMES)
 @pytest.mark.parametrize("value", ["", "0", "-1", "1.5", "many", "\N{SUPERSCRIPT TWO}", str(2**31)])
 def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: str) -> None:
