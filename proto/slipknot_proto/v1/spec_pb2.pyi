@@ -126,7 +126,7 @@ class CodeSource(_message.Message):
     def __init__(self, pickle: _Optional[bytes] = ..., import_source: _Optional[_Union[ImportSource, _Mapping]] = ..., python_path: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReplicaLaunch(_message.Message):
-    __slots__ = ("replica_id", "app_name", "deployment", "controller_address", "socket_dir", "node_id", "is_ingress", "route_prefix", "logs_dir", "listen_host", "advertise_host", "metrics_dir")
+    __slots__ = ("replica_id", "app_name", "deployment", "controller_address", "socket_dir", "node_id", "is_ingress", "route_prefix", "logs_dir", "listen_host", "advertise_host", "refuse_pickle", "metrics_dir")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     APP_NAME_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,7 @@ class ReplicaLaunch(_message.Message):
     LOGS_DIR_FIELD_NUMBER: _ClassVar[int]
     LISTEN_HOST_FIELD_NUMBER: _ClassVar[int]
     ADVERTISE_HOST_FIELD_NUMBER: _ClassVar[int]
+    REFUSE_PICKLE_FIELD_NUMBER: _ClassVar[int]
     METRICS_DIR_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     app_name: str
@@ -150,5 +151,6 @@ class ReplicaLaunch(_message.Message):
     logs_dir: str
     listen_host: str
     advertise_host: str
+    refuse_pickle: bool
     metrics_dir: str
-    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment: _Optional[_Union[DeploymentSpec, _Mapping]] = ..., controller_address: _Optional[str] = ..., socket_dir: _Optional[str] = ..., node_id: _Optional[str] = ..., is_ingress: _Optional[bool] = ..., route_prefix: _Optional[str] = ..., logs_dir: _Optional[str] = ..., listen_host: _Optional[str] = ..., advertise_host: _Optional[str] = ..., metrics_dir: _Optional[str] = ...) -> None: ...
+    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment: _Optional[_Union[DeploymentSpec, _Mapping]] = ..., controller_address: _Optional[str] = ..., socket_dir: _Optional[str] = ..., node_id: _Optional[str] = ..., is_ingress: _Optional[bool] = ..., route_prefix: _Optional[str] = ..., logs_dir: _Optional[str] = ..., listen_host: _Optional[str] = ..., advertise_host: _Optional[str] = ..., refuse_pickle: _Optional[bool] = ..., metrics_dir: _Optional[str] = ...) -> None: ...
