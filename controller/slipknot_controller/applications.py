@@ -17,9 +17,10 @@ from types import MappingProxyType
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
+from slipknot_core.autoscaling_spec import AutoscalingSpec
 from slipknot_core.errors import ApplicationNotFoundError
 from slipknot_core.ids import DeploymentId
-from slipknot_core.spec import ApplicationSpec
+from slipknot_core.spec import ApplicationSpec, DeploymentSpec
 from slipknot_core.tasks import TaskOwner
 
 from .config_file import read_builds
@@ -130,21 +131,35 @@ class Applications:
 
         Raises:
             ApplicationNotFoundError: There is no such deployment.
-            ValueError: The number is not valid.
+            ValueError: The number is not valid, or autoscaling decides on it.
         """
 
         async def change() -> None:
             check_num_replicas(num_replicas)
             record = self._records.get(deployment_id.app_name)
-            spec = record.spec if record and not record.is_deleting else None
-            if record is None or spec is None or deployment_id not in spec.deployment_ids():
+            spec = _deployment(record, deployment_id)
+            if record is None or spec is None:
                 raise ApplicationNotFoundError(f"there is no deployment {deployment_id}")
-            deployments = [
-                replace(d, num_replicas=num_replicas) if d.name == deployment_id.name else d
-                for d in spec.deployments
-            ]
-            await self._put(replace(record, spec=spec.with_deployments(deployments)))
+            if spec.autoscaling is not None:
+                raise ValueError(
+                    f"autoscaling decides how many replicas {deployment_id} has; change min_replicas and "
+                    "max_replicas of its autoscaling_config, or deploy it with num_replicas instead"
+                )
+            await self._put(_with_number(record, deployment_id, num_replicas))
             logger.info("Scaling deployment %s to %d.", deployment_id, num_replicas)
+
+        await self._in_turn(change)
+
+    async def autoscale(self, deployment_id: DeploymentId, scaling: AutoscalingSpec, number: int) -> None:
+        """Change the number of replicas of a deployment with this autoscaling; ignored if it is outdated."""
+
+        async def change() -> None:
+            record = self._records.get(deployment_id.app_name)
+            spec = _deployment(record, deployment_id)
+            if record is None or spec is None or spec.autoscaling != scaling or spec.num_replicas == number:
+                return
+            await self._put(_with_number(record, deployment_id, number))
+            logger.info("Autoscaling deployment %s from %d to %d.", deployment_id, spec.num_replicas, number)
 
         await self._in_turn(change)
 
@@ -298,6 +313,21 @@ class Applications:
 
         self._tasks.spawn(run(), "change")
         return await outcome
+
+
+def _deployment(record: ApplicationRecord | None, deployment_id: DeploymentId) -> DeploymentSpec | None:
+    if record is None or record.spec is None or record.is_deleting:
+        return None
+    return next((d for d in record.spec.deployments if d.name == deployment_id.name), None)
+
+
+def _with_number(record: ApplicationRecord, deployment_id: DeploymentId, number: int) -> ApplicationRecord:
+    assert record.spec is not None
+    deployments = [
+        replace(d, num_replicas=number) if d.name == deployment_id.name else d
+        for d in record.spec.deployments
+    ]
+    return replace(record, spec=record.spec.with_deployments(deployments))
 
 
 def _record_key(name: str) -> str:

@@ -21,6 +21,7 @@ from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import controller_pb2, discovery_pb2
 
 from .applications import Applications
+from .autoscaler import Autoscaler
 from .condition import Condition, after_order
 from .desired import ApplicationRecord, Build, Desired
 from .engine import BuildInterrupted, NoRoom
@@ -79,6 +80,7 @@ class Coordinator:
         self._address = address
         self._allow_pickle = allow_pickle
         self._observed: dict[DeploymentId, ObservedDeployment] = {}
+        self.autoscaler = Autoscaler(self.applications, self._observed, lambda: self._recovery is None)
         self._owners: dict[str, DeploymentId] = {}
         self._leases = Leases()
         self._proxies: dict[str, discovery_pb2.ProxyInfo] = {}
@@ -109,6 +111,7 @@ class Coordinator:
         else:
             self._publish()
         self._tasks.spawn(self._work(), "reconcile")
+        self.autoscaler.start()
 
     async def stop(self) -> None:
         """Let go of everything; calling it twice is fine."""
@@ -116,6 +119,7 @@ class Coordinator:
             self._recovery.cancel()
         if self._models_timer is not None:
             self._models_timer.cancel()
+        await self.autoscaler.stop()
         await self._tasks.stop()
         self._queue.close()
         self.engine.close()
@@ -389,7 +393,7 @@ class Coordinator:
                 observed = self._observed.get(DeploymentId(record.name, spec.name), ObservedDeployment())
                 if sum(r.has_lease for r in observed.replicas.values()) < spec.num_replicas:
                     return False
-                if not is_routable(observed):
+                if spec.num_replicas > 0 and not is_routable(observed):
                     return False
         return True
 

@@ -99,6 +99,7 @@ def _deployment_route(route: DeploymentRoute) -> discovery_pb2.DeploymentRoute:
             for replica in route.replicas
         ],
         unavailable=route.unavailable,
+        autoscaled=route.autoscaled,
     )
 
 

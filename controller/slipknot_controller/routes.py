@@ -107,4 +107,5 @@ def _deployment(app_name: str, spec: DeploymentSpec, observed: ObservedDeploymen
         backpressure_retry_after_s=spec.backpressure_retry_after_s,
         replicas=replicas,
         unavailable=has_failed and not replicas,
+        autoscaled=spec.autoscaling is not None,
     )

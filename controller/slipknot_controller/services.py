@@ -93,3 +93,9 @@ class DiscoveryService(discovery_pb2_grpc.DiscoveryServiceServicer):
         finally:
             if proxy is not None:
                 self._coordinator.proxy_left(proxy)
+
+    async def ReportDemand(self, request: Any, context: Any) -> Any:
+        """As documented in discovery.proto."""
+        queued = {DeploymentId(q.app_name, q.deployment_name): q.count for q in request.queued if q.count}
+        self._coordinator.autoscaler.reported(request.caller, queued)
+        return discovery_pb2.ReportDemandResponse()

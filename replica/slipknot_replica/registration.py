@@ -134,10 +134,12 @@ class Registration:
     def _tell_load(self) -> None:
         self._load_timer = None
         self._load_at_s = time.monotonic()
+        self._put(self._load())
+
+    def _load(self) -> Request:
         admission = self._replica.admission
-        self._put(
-            Request(load=registry_pb2.ReplicaLoad(ongoing=admission.ongoing, waiting=admission.waiting))
-        )
+        load = registry_pb2.ReplicaLoad(ongoing=admission.ongoing, waiting=admission.waiting)
+        return Request(load=load)
 
     def _models_changed(self) -> None:
         if self._models_timer is None:
@@ -177,6 +179,8 @@ class Registration:
         while True:
             self._renew_outbox()  # the hello tells all that still matters
             self._put(self._hello())
+            if not self._replica.admission.is_idle:
+                self._put(self._load())
             call = stub.JoinReplica(self._requests(self._outbox), metadata=token_metadata(self._credentials))
             try:
                 async for response in call:

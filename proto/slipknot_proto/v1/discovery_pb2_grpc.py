@@ -40,6 +40,11 @@ class DiscoveryServiceStub:
                 request_serializer=slipknot_dot_v1_dot_discovery__pb2.WatchRequest.SerializeToString,
                 response_deserializer=slipknot_dot_v1_dot_discovery__pb2.WatchResponse.FromString,
                 _registered_method=True)
+        self.ReportDemand = channel.unary_unary(
+                '/slipknot.v1.DiscoveryService/ReportDemand',
+                request_serializer=slipknot_dot_v1_dot_discovery__pb2.ReportDemandRequest.SerializeToString,
+                response_deserializer=slipknot_dot_v1_dot_discovery__pb2.ReportDemandResponse.FromString,
+                _registered_method=True)
 
 
 class DiscoveryServiceServicer:
@@ -53,6 +58,15 @@ class DiscoveryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportDemand(self, request, context):
+        """Tell how many requests of this caller wait for a replica of an autoscaled deployment. The whole state each time;
+        it counts until the next report, at most 3 s. Sent at most four times a second, and at once when the first request
+        waits for a deployment without replicas.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DiscoveryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +74,11 @@ def add_DiscoveryServiceServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=slipknot_dot_v1_dot_discovery__pb2.WatchRequest.FromString,
                     response_serializer=slipknot_dot_v1_dot_discovery__pb2.WatchResponse.SerializeToString,
+            ),
+            'ReportDemand': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportDemand,
+                    request_deserializer=slipknot_dot_v1_dot_discovery__pb2.ReportDemandRequest.FromString,
+                    response_serializer=slipknot_dot_v1_dot_discovery__pb2.ReportDemandResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +109,33 @@ class DiscoveryService:
             '/slipknot.v1.DiscoveryService/Watch',
             slipknot_dot_v1_dot_discovery__pb2.WatchRequest.SerializeToString,
             slipknot_dot_v1_dot_discovery__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportDemand(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipknot.v1.DiscoveryService/ReportDemand',
+            slipknot_dot_v1_dot_discovery__pb2.ReportDemandRequest.SerializeToString,
+            slipknot_dot_v1_dot_discovery__pb2.ReportDemandResponse.FromString,
             options,
             channel_credentials,
             insecure,

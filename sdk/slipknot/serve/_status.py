@@ -84,6 +84,8 @@ class DeploymentStatusOverview(BaseModel):
     """Number of replicas in each state; those with none are left out."""
     message: str = ""
     """Why, with the traceback if something failed."""
+    target_num_replicas: int = 0
+    """Replicas wanted now; with autoscaling this follows the load."""
 
 
 class ApplicationStatusOverview(BaseModel):
@@ -151,6 +153,7 @@ def _deployment(message: "controller_pb2.DeploymentStatus") -> DeploymentStatusO
         ),
         replica_states=counts,
         message=message.message,
+        target_num_replicas=message.target_num_replicas,
     )
 
 

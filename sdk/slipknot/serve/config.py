@@ -187,11 +187,7 @@ class AutoscalingPolicy(BaseModel):
 
 
 class AutoscalingConfig(BaseModel):
-    """How the number of replicas follows the load.
-
-    Validated and kept, but not yet effective: a deployment with it has `initial_replicas` (or `min_replicas`,
-    at least 1).
-    """
+    """How the number of replicas follows the load, that is, ongoing and queued requests."""
 
     model_config = ConfigDict(extra="forbid")
 

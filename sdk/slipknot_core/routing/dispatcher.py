@@ -20,11 +20,12 @@ from ..errors import (
     RequestTimeoutError,
     SlipknotServeException,
 )
-from ..ids import DeploymentId
+from ..ids import DeploymentId, short_id
 from ..request_context import RequestContext
 from ..rpc.channel import RefusalLog, new_channel, token_metadata, translate_error
 from ..rpc.credentials import NO_CREDENTIALS, Credentials
 from ..tasks import TaskOwner
+from .demand import DemandReporter
 from .exchange import Exchange
 from .router import Router
 from .snapshot import EMPTY, Snapshot
@@ -79,6 +80,7 @@ class Dispatcher:
         self._seen_applications: set[str] = set()
         self._listeners: list[OnSnapshot] = []
         self._channel: grpc.aio.Channel | None = None
+        self._demand: DemandReporter | None = None
 
     def __repr__(self) -> str:
         return f"<Dispatcher {self.snapshot.epoch}.{self.snapshot.version}: {len(self._routers)} routers>"
@@ -86,6 +88,8 @@ class Dispatcher:
     async def start(self) -> None:
         """Begin to watch; does not wait for the first snapshot."""
         self._channel = new_channel(self.controller_address, self.credentials)
+        caller = f"{self._request.watcher}:{short_id()}"
+        self._demand = DemandReporter(caller, self._waiting, self._channel, self.credentials, self._tasks)
         self._tasks.spawn(self._watch(self._channel), "watch")
 
     @property
@@ -107,6 +111,7 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """End all exchanges and connections; twice and before `start` is fine."""
+        self._demand = None
         await self._tasks.stop()
         routers, self._routers = self._routers, {}
         await asyncio.gather(*(router.close() for router in routers.values()))
@@ -187,7 +192,12 @@ class Dispatcher:
     def _router(self, deployment_id: DeploymentId) -> Router:
         router = self._routers.get(deployment_id)
         if router is None:
-            router = Router(deployment_id, node_id=self._node_id, credentials=self.credentials)
+            router = Router(
+                deployment_id,
+                node_id=self._node_id,
+                credentials=self.credentials,
+                on_waiting=self._on_waiting,
+            )
             if not self._update(router, deployment_id):
                 return router  # fails what it gets; not kept, or wrong names would pile up
             self._routers[deployment_id] = router
@@ -196,6 +206,14 @@ class Dispatcher:
                     UNKNOWN_APPLICATION_WAIT_S, self._give_up, deployment_id
                 )
         return router
+
+    def _on_waiting(self, router: Router) -> None:
+        if self._demand is not None:
+            self._demand.notice(router.deployment_id, has_replicas=router.has_replicas)
+
+    def _waiting(self) -> dict[DeploymentId, int]:
+        routers = self._routers.values()
+        return {r.deployment_id: r.queued for r in routers if r.is_autoscaled and r.queued}
 
     def _update(self, router: Router, deployment_id: DeploymentId) -> bool:
         """Bring `router` to the snapshot; False if its deployment does not exist."""

@@ -14,7 +14,7 @@ import math
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 
 from slipknot_proto.v1 import replica_pb2
@@ -59,8 +59,10 @@ class Router:
         *,
         node_id: str = "",
         credentials: Credentials = NO_CREDENTIALS,
+        on_waiting: "Callable[[Router], None]" = lambda router: None,
     ) -> None:
         self.deployment_id = deployment_id
+        self._on_waiting = on_waiting
         self.counts = RouterCounts()
         self._node_id = node_id
         self._credentials = credentials
@@ -81,6 +83,16 @@ class Router:
     def queued(self) -> int:
         """Exchanges without a replica."""
         return len(self._waiting)
+
+    @property
+    def is_autoscaled(self) -> bool:
+        """The controller wants to know what waits here."""
+        return self._route is not None and self._route.autoscaled
+
+    @property
+    def has_replicas(self) -> bool:
+        """There is a replica in the snapshot."""
+        return bool(self._replicas)
 
     @property
     def ongoing(self) -> int:
@@ -204,6 +216,8 @@ class Router:
                 )
                 if replica is None:
                     self._wake_later()
+                    if self.is_autoscaled:
+                        self._on_waiting(self)
                     return
                 exchange, _ = self._waiting.popitem(last=False)
                 replica.expect_model(wanted.multiplexed_model_id)

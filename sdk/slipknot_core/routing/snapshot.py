@@ -31,6 +31,8 @@ class DeploymentRoute:
     backpressure_retry_after_s: int | None = None
     replicas: tuple[ReplicaRoute, ...] = ()
     unavailable: bool = False
+    autoscaled: bool = False
+    """The controller wants to know what waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +104,5 @@ def _deployment(app_name: str, message: discovery_pb2.DeploymentRoute) -> Deploy
             for r in message.replicas
         ),
         unavailable=message.unavailable,
+        autoscaled=message.autoscaled,
     )
