@@ -65,7 +65,7 @@ class ApplicationRoute(_message.Message):
     def __init__(self, name: _Optional[str] = ..., route_prefix: _Optional[str] = ..., ingress_deployment: _Optional[str] = ..., deployments: _Optional[_Iterable[_Union[DeploymentRoute, _Mapping]]] = ..., unavailable: _Optional[bool] = ...) -> None: ...
 
 class DeploymentRoute(_message.Message):
-    __slots__ = ("name", "max_ongoing_requests", "max_queued_requests", "backpressure_status_code", "backpressure_retry_after_s", "replicas", "unavailable")
+    __slots__ = ("name", "max_ongoing_requests", "max_queued_requests", "backpressure_status_code", "backpressure_retry_after_s", "replicas", "unavailable", "autoscaled")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MAX_ONGOING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +73,7 @@ class DeploymentRoute(_message.Message):
     BACKPRESSURE_RETRY_AFTER_S_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    AUTOSCALED_FIELD_NUMBER: _ClassVar[int]
     name: str
     max_ongoing_requests: int
     max_queued_requests: int
@@ -80,7 +81,8 @@ class DeploymentRoute(_message.Message):
     backpressure_retry_after_s: int
     replicas: _containers.RepeatedCompositeFieldContainer[ReplicaRoute]
     unavailable: bool
-    def __init__(self, name: _Optional[str] = ..., max_ongoing_requests: _Optional[int] = ..., max_queued_requests: _Optional[int] = ..., backpressure_status_code: _Optional[int] = ..., backpressure_retry_after_s: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaRoute, _Mapping]]] = ..., unavailable: _Optional[bool] = ...) -> None: ...
+    autoscaled: bool
+    def __init__(self, name: _Optional[str] = ..., max_ongoing_requests: _Optional[int] = ..., max_queued_requests: _Optional[int] = ..., backpressure_status_code: _Optional[int] = ..., backpressure_retry_after_s: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaRoute, _Mapping]]] = ..., unavailable: _Optional[bool] = ..., autoscaled: _Optional[bool] = ...) -> None: ...
 
 class ReplicaRoute(_message.Message):
     __slots__ = ("replica_id", "address", "node_id", "max_ongoing_requests", "multiplexed_model_ids")
@@ -95,3 +97,25 @@ class ReplicaRoute(_message.Message):
     max_ongoing_requests: int
     multiplexed_model_ids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, replica_id: _Optional[str] = ..., address: _Optional[str] = ..., node_id: _Optional[str] = ..., max_ongoing_requests: _Optional[int] = ..., multiplexed_model_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReportDemandRequest(_message.Message):
+    __slots__ = ("caller", "queued")
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    caller: str
+    queued: _containers.RepeatedCompositeFieldContainer[QueuedRequests]
+    def __init__(self, caller: _Optional[str] = ..., queued: _Optional[_Iterable[_Union[QueuedRequests, _Mapping]]] = ...) -> None: ...
+
+class QueuedRequests(_message.Message):
+    __slots__ = ("app_name", "deployment_name", "count")
+    APP_NAME_FIELD_NUMBER: _ClassVar[int]
+    DEPLOYMENT_NAME_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    app_name: str
+    deployment_name: str
+    count: int
+    def __init__(self, app_name: _Optional[str] = ..., deployment_name: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class ReportDemandResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
