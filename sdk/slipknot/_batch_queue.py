@@ -189,7 +189,9 @@ class BatchQueue:
             self._timer.cancel()
             self._timer = None
         while self._waiting and len(self._running) < self._options.max_concurrent_batches:
-            batch, wake_s = next_batch(self._waiting, self._options, self._loop.time())
+            # One that was cancelled a moment ago is still in the queue, until its own task has heard of it.
+            waiting = (caller for caller in self._waiting if not caller.started.done())
+            batch, wake_s = next_batch(waiting, self._options, self._loop.time())
             if not batch:
                 if wake_s < math.inf:
                     self._timer = self._loop.call_at(wake_s, self._advance)

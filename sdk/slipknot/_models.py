@@ -103,6 +103,7 @@ class ModelCache:
                 _request_for(model_id),
                 contextvars.copy_context(),
             )
+            work.task.add_done_callback(partial(self._load_ended, model_id, work))
             self.on_change()
         work.join()
         return await work.result()
@@ -118,23 +119,24 @@ class ModelCache:
     # --- inside -------------------------------------------------------------------------------------------
 
     async def _load(self, model_id: str, load: Callable[[str], Awaitable[Any]]) -> Any:
+        await self._take_place()
         try:
-            await self._take_place()
-            try:
-                model = await load(model_id)
-            except BaseException:
-                self._give_place_back()
-                raise
-            if not self._is_current(model_id):
-                # Cancelled, and finished all the same. Who wants the model now loads it anew.
-                self._spawn_unload(model_id, model)
-                return model
+            model = await load(model_id)
+        except BaseException:
+            self._give_place_back()
+            raise
+        if self._is_current(model_id):
             self._models[model_id] = model
             self._give_place_back()
-            return model
-        finally:
-            if self._is_current(model_id):
-                del self._loading[model_id]
+        else:
+            # Cancelled, and finished all the same. Who wants the model now loads it anew.
+            self._spawn_unload(model_id, model)
+        return model
+
+    def _load_ended(self, model_id: str, work: SharedWork[Any], _task: asyncio.Task[Any]) -> None:
+        # Not in `_load`, which has not even begun if it was cancelled at once.
+        if self._loading.get(model_id) is work:
+            del self._loading[model_id]
             self.on_change()
 
     def _is_current(self, model_id: str) -> bool:
