@@ -95,9 +95,9 @@ def deployment_condition(desired: Desired | None, observed: ObservedDeployment, 
     if observed.status is DeploymentStatus.DEPLOY_FAILED:
         # A replica that could not be reconfigured is being replaced.
         return Condition(DeploymentStatus.UPDATING, CONFIG_UPDATE_STARTED, _progress(observed))
-    return Condition(
-        DeploymentStatus.UNHEALTHY, HEALTH_CHECK_FAILED, observed.last_error or _progress(observed)
-    )
+    waiting = _progress(observed) if observed.no_room else ""
+    message = "\n".join(filter(None, (waiting, observed.last_error))) or _progress(observed)
+    return Condition(DeploymentStatus.UNHEALTHY, HEALTH_CHECK_FAILED, message)
 
 
 def is_settled(desired: Desired, observed: ObservedDeployment, now_s: float) -> bool:
@@ -169,7 +169,9 @@ def _worst(deployments: Mapping[str, ObservedDeployment]) -> ApplicationConditio
         name for name in named(*_ASKED_FOR) if deployments[name].trigger not in (MANUAL_SCALING, AUTOSCALING)
     ]
     if updating:
-        return ApplicationCondition(ApplicationStatus.DEPLOYING, "")
+        pending = [name for name in updating if deployments[name].no_room]
+        message = _messages("without room", pending, deployments) if pending else ""
+        return ApplicationCondition(ApplicationStatus.DEPLOYING, message)
     return ApplicationCondition(ApplicationStatus.RUNNING, "")
 
 
@@ -209,8 +211,8 @@ def start_failure_message(desired: Desired, observed: ObservedDeployment) -> str
 
 
 def _progress(observed: ObservedDeployment) -> str:
-    if not observed.has_room:
-        return "Waiting for a node to join the cluster."
+    if observed.no_room:
+        return f"Waiting for room: {observed.no_room}."
     if observed.failed_starts:
         return f"The last attempt to start a replica failed:\n{observed.last_error}"
     return ""

@@ -29,7 +29,7 @@ from .latest import Latest
 from .leases import DrainOrder, Lease, Leases, ReconfigureOrder
 from .messages import snapshot_message, status_message
 from .nodes_engine import NodesEngine
-from .observed import ObservedDeployment, Registration
+from .observed import DEFAULT_SHUTDOWN_TIMEOUT_S, ObservedDeployment, Registration
 from .reconcile import reconcile
 from .reconcile_queue import ReconcileQueue
 from .rollback import after_failure
@@ -229,7 +229,7 @@ class Coordinator:
             self._snapshot_version,
             self.applications.records,
             self._observed,
-            (self._proxies.values(), self.engine.nodes()),
+            (self._proxies.values(), self.engine.view()),
         )
         status.admin_address = self.admin_address
         return status
@@ -238,6 +238,7 @@ class Coordinator:
 
     def process_exited(self, replica_id: str, message: str) -> None:
         """As `EngineListener.process_exited`."""
+        self._wake_pending()
         deployment_id = self._owners.pop(replica_id, None)
         if deployment_id is None:
             return
@@ -307,6 +308,12 @@ class Coordinator:
         specs = (*(record.spec.deployments if record.spec else ()), *record.retiring)
         return next((spec for spec in specs if spec.name == deployment_id.name), None)
 
+    def _wake_pending(self) -> None:
+        """Somebody's place has become free: look again at those who wait for one."""
+        for deployment_id, observed in self._observed.items():
+            if observed.no_room:
+                self._changed(deployment_id)
+
     async def _work(self) -> None:
         while True:
             name = await self._queue.get()
@@ -343,8 +350,6 @@ class Coordinator:
 
     def _reconcile_deployment(self, deployment_id: DeploymentId, desired: Desired | None) -> float | None:
         observed = self._observed.setdefault(deployment_id, ObservedDeployment())
-        observed.has_room = self.engine.has_room()
-        observed.can_make_room = not observed.has_room and bool(self.engine.nodes())
         if desired is not None and observed.wanted != desired:
             so_far = Condition(observed.status, observed.trigger, observed.message)
             observed.set_status(str(deployment_id), *after_order(observed.wanted, desired, so_far))
@@ -367,7 +372,7 @@ class Coordinator:
         if (
             build
             and not build.error
-            and self.engine.has_room()
+            and self.engine.can_build()
             and self._builds.get(record.name) is not build
         ):
             self._builds[record.name] = build
@@ -403,9 +408,10 @@ class Coordinator:
             self._queue.add(name)
 
     def _stop_orphans(self) -> None:
-        for replica_id in [r for r in self.engine.processes() if r not in self._owners]:
+        known = {replica_id for observed in self._observed.values() for replica_id in observed.replicas}
+        for replica_id in [r for r in self.engine.processes() if r not in known]:
             logger.warning("Stopping replica %s, which nobody wants.", replica_id)
-            self.engine.stop(replica_id, 0.0)
+            self.engine.stop(replica_id, DEFAULT_SHUTDOWN_TIMEOUT_S)
 
     def _publish(self) -> None:
         if self._recovery is None:

@@ -13,7 +13,17 @@ from .desired import Build
 
 
 class NoRoom(Exception):
-    """There is no place for another process now; the listener hears when that may have changed."""
+    """There is no place for another process now, the message says why; the listener hears when that may have
+    changed.
+
+    Args:
+        reason: For people.
+        blockers: Replicas of other versions of the same deployment; once all have ended there is a place.
+    """
+
+    def __init__(self, reason: str, blockers: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.reason, self.blockers = reason, blockers
 
 
 class BuildInterrupted(Exception):
@@ -41,8 +51,8 @@ class EngineListener(Protocol):
 class Engine(Protocol):
     """Starts, stops and lists replica processes, and builds applications."""
 
-    def has_room(self) -> bool:
-        """`ensure` would find a place now."""
+    def can_build(self) -> bool:
+        """`build` would find a place now."""
         ...
 
     def ensure(self, launch: ReplicaLaunch) -> str:

@@ -10,8 +10,9 @@ from slipknot_proto.v1 import controller_pb2, discovery_pb2
 from .condition import application_condition
 from .desired import ApplicationRecord
 from .lifecycle import ReplicaState
-from .nodes_engine import NodeInfo
+from .nodes_engine import NodeInfo, NodesView
 from .observed import ObservedDeployment, Replica
+from .placement import Holding, used_amounts
 from .rollout import Observed
 
 _SHOWN_STATE = {
@@ -40,7 +41,7 @@ def status_message(
     snapshot_version: int,
     records: Mapping[str, ApplicationRecord],
     observed: Observed,
-    members: tuple[Iterable[discovery_pb2.ProxyInfo], Iterable[tuple[NodeInfo, int]]],
+    members: tuple[Iterable[discovery_pb2.ProxyInfo], NodesView],
 ) -> controller_pb2.ClusterStatus:
     """The whole status.
 
@@ -49,24 +50,17 @@ def status_message(
         snapshot_version: Of the newest snapshot.
         records: Applications by name.
         observed: Deployments by id.
-        members: The proxies, and the nodes with the numbers of their processes.
+        members: The proxies, and the nodes with what runs there.
     """
     proxies, nodes = members
     return controller_pb2.ClusterStatus(
         epoch=epoch,
         snapshot_version=snapshot_version,
-        applications=[_application_status(records[name], observed) for name in sorted(records)],
-        proxies=[_proxy_status(proxy) for proxy in proxies],
-        nodes=[
-            controller_pb2.NodeStatus(
-                node_id=node.node_id,
-                hostname=node.hostname,
-                pid=node.pid,
-                replica_count=count,
-                admin_address=node.admin_address,
-            )
-            for node, count in nodes
+        applications=[
+            _application_status(records[name], observed, nodes.holdings) for name in sorted(records)
         ],
+        proxies=[_proxy_status(proxy) for proxy in proxies],
+        nodes=[_node_status(node, nodes.holdings) for node in nodes.nodes],
     )
 
 
@@ -103,7 +97,9 @@ def _deployment_route(route: DeploymentRoute) -> discovery_pb2.DeploymentRoute:
     )
 
 
-def _application_status(record: ApplicationRecord, observed: Observed) -> controller_pb2.ApplicationStatus:
+def _application_status(
+    record: ApplicationRecord, observed: Observed, holdings: Mapping[str, Holding]
+) -> controller_pb2.ApplicationStatus:
     by_name = {i.name: observed[i] for i in record.deployment_ids() if i in observed}
     condition = application_condition(record, by_name)
     spec = record.spec
@@ -114,7 +110,9 @@ def _application_status(record: ApplicationRecord, observed: Observed) -> contro
         status=condition.status.value,
         message=condition.message,
         deployed_time_s=record.deployed_time_s,
-        deployments=[_deployment_status(s, by_name.get(s.name, ObservedDeployment())) for s in specs],
+        deployments=[
+            _deployment_status(s, by_name.get(s.name, ObservedDeployment()), holdings) for s in specs
+        ],
         route_prefix=record.route_prefix or "",
         docs_path=_docs_path(by_name.get(ingress_name)) or (spec.docs_path if spec else ""),
         generation=record.generation,
@@ -128,20 +126,28 @@ def _docs_path(ingress: ObservedDeployment | None) -> str:
     return next((r.docs_path for r in reversed(ingress.replicas.values()) if r.docs_path), "")
 
 
-def _deployment_status(spec: DeploymentSpec, observed: ObservedDeployment) -> controller_pb2.DeploymentStatus:
+def _deployment_status(
+    spec: DeploymentSpec, observed: ObservedDeployment, holdings: Mapping[str, Holding]
+) -> controller_pb2.DeploymentStatus:
     replicas = list(observed.replicas.values())
+    states = Counter(_SHOWN_STATE[replica.state] for replica in replicas)
+    if observed.no_room:
+        current = sum(r.is_staying and r.version == spec.version for r in replicas)
+        states["PENDING"] = max(1, spec.num_replicas - current)
     return controller_pb2.DeploymentStatus(
         name=spec.name,
         status=observed.status.value,
         status_trigger=observed.trigger,
         message=observed.message,
-        replica_states=Counter(_SHOWN_STATE[replica.state] for replica in replicas),
+        replica_states=states,
         target_num_replicas=spec.num_replicas,
-        replicas=[_replica_status(replica) for replica in replicas],
+        replicas=[_replica_status(replica, holdings.get(replica.replica_id)) for replica in replicas],
+        pending_replicas=states["PENDING"],
+        pending_reason=observed.no_room,
     )
 
 
-def _replica_status(replica: Replica) -> controller_pb2.ReplicaStatus:
+def _replica_status(replica: Replica, holding: Holding | None) -> controller_pb2.ReplicaStatus:
     return controller_pb2.ReplicaStatus(
         replica_id=replica.replica_id,
         state=_SHOWN_STATE[replica.state],
@@ -149,6 +155,23 @@ def _replica_status(replica: Replica) -> controller_pb2.ReplicaStatus:
         node_id=replica.node_id,
         ongoing=replica.ongoing,
         address=replica.address,
+        resources=holding.resources.amounts() if holding else None,
+        gpu_ids=holding.gpu_ids if holding else (),
+    )
+
+
+def _node_status(node: NodeInfo, holdings: Mapping[str, Holding]) -> controller_pb2.NodeStatus:
+    held = [holding for holding in holdings.values() if holding.node_id == node.node_id]
+    offered = {name: amount for name, amount in node.offer.amounts().items() if amount > 0}
+    return controller_pb2.NodeStatus(
+        node_id=node.node_id,
+        hostname=node.hostname,
+        pid=node.pid,
+        replica_count=len(held),
+        offered=offered,
+        used=used_amounts(held),
+        labels=dict(node.offer.labels),
+        admin_address=node.admin_address,
     )
 
 

@@ -2,20 +2,27 @@
 
 import asyncio
 import logging
+import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from slipknot_core.ids import short_id
+from slipknot_core.ids import DeploymentId, short_id
 from slipknot_core.spec import ApplicationSpec, ReplicaLaunch
 
 from .desired import Build
 from .engine import BuildInterrupted, EngineListener, NoRoom
 from .outbox import Outbox
+from .placement import Holding, NodeOffer, NoPlace, Wanted, place
 
 logger = logging.getLogger("slipknot.serve")
 
 NODE_RETURN_S = 3.0
 """A node agent that lost its connection has this long to come back before its processes count as unwatched.
+"""
+QUIET_S = 2.0
+"""A node that has not been heard of for so long, twice its usual pause, gets new replicas only if no other
+node has room.
 """
 BUILD_SLACK_S = 5.0
 """Given to a node on top of a build's own timeout to report that it has passed."""
@@ -56,9 +63,17 @@ class NodeInfo:
     node_id: str
     hostname: str = ""
     pid: int = 0
-    num_cpus: float = 0.0
-    memory_bytes: int = 0
+    offer: NodeOffer = field(default_factory=lambda: NodeOffer(""))
     admin_address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodesView:
+    """The nodes that are here, and what runs where."""
+
+    nodes: tuple[NodeInfo, ...]
+    holdings: Mapping[str, Holding]
+    """By replica id."""
 
 
 @dataclass(eq=False, slots=True)
@@ -66,23 +81,24 @@ class NodeSession:
     """One connection of one node agent."""
 
     info: NodeInfo
+    heard_at_s: float = field(default_factory=time.monotonic)
     outbox: Outbox[Command] = field(default_factory=Outbox)
     builds: dict[str, asyncio.Future[ApplicationSpec | str]] = field(default_factory=dict)
 
 
 class NodesEngine:
-    """An `Engine`. A new replica goes to the node with the fewest. `repr` tells how many nodes and processes
-    there are.
+    """An `Engine`. Where a new replica goes is decided by `placement.py`. `repr` tells how many nodes and
+    processes there are.
     """
 
     def __init__(self) -> None:
         self._listener: EngineListener | None = None
         self._sessions: dict[str, NodeSession] = {}
-        self._processes: dict[str, str] = {}
+        self._holdings: dict[str, Holding] = {}
         self._absences: dict[str, asyncio.TimerHandle] = {}
 
     def __repr__(self) -> str:
-        return f"<NodesEngine: {len(self._sessions)} nodes, {len(self._processes)} processes>"
+        return f"<NodesEngine: {len(self._sessions)} nodes, {len(self._holdings)} processes>"
 
     def listen(self, listener: EngineListener) -> None:
         """Set who is told what becomes of processes."""
@@ -90,24 +106,34 @@ class NodesEngine:
 
     # For the controller: `Engine`.
 
-    def has_room(self) -> bool:
-        """As `Engine.has_room`."""
+    def can_build(self) -> bool:
+        """As `Engine.can_build`."""
         return bool(self._sessions)
 
     def ensure(self, launch: ReplicaLaunch) -> str:
         """As `Engine.ensure`."""
-        node_id = self._processes.get(launch.replica_id)
-        if node_id is not None:
-            return node_id
-        session = self._least_loaded()
-        node_id = session.info.node_id
-        self._processes[launch.replica_id] = node_id
-        session.outbox.put(StartCommand(replace(launch, node_id=node_id)))
-        return node_id
+        holding = self._holdings.get(launch.replica_id)
+        if holding is not None:
+            return holding.node_id
+        spec = launch.deployment
+        deployment = DeploymentId(launch.app_name, spec.name)
+        wanted = Wanted(
+            deployment, spec.resources, spec.placement_strategy, spec.max_replicas_per_node, spec.version
+        )
+        found = place(wanted, self._offers(), self._holdings.values())
+        if isinstance(found, NoPlace):
+            raise NoRoom(found.reason, found.blockers)
+        self._holdings[launch.replica_id] = Holding(
+            launch.replica_id, deployment, found.node_id, spec.resources, found.gpu_ids, spec.version
+        )
+        launch = replace(launch, node_id=found.node_id, gpu_ids=found.gpu_ids)
+        self._sessions[found.node_id].outbox.put(StartCommand(launch))
+        return found.node_id
 
     def stop(self, replica_id: str, grace_s: float) -> bool:
         """As `Engine.stop`."""
-        session = self._sessions.get(self._processes.get(replica_id, ""))
+        holding = self._holdings.get(replica_id)
+        session = self._sessions.get(holding.node_id) if holding is not None else None
         if session is None:
             return False
         session.outbox.put(StopCommand(replica_id, grace_s))
@@ -115,11 +141,11 @@ class NodesEngine:
 
     def processes(self) -> Mapping[str, str]:
         """As `Engine.processes`."""
-        return self._processes
+        return {replica_id: holding.node_id for replica_id, holding in self._holdings.items()}
 
     async def build(self, name: str, build: Build, timeout_s: float) -> ApplicationSpec | str:
         """As `Engine.build`."""
-        session = self._least_loaded()
+        session = self._builder()
         build_id = short_id()
         outcome: asyncio.Future[ApplicationSpec | str] = asyncio.get_running_loop().create_future()
         session.builds[build_id] = outcome
@@ -133,12 +159,17 @@ class NodesEngine:
 
     # For the service that node agents speak to.
 
-    def nodes(self) -> list[tuple[NodeInfo, int]]:
-        """The nodes that are here, with the number of their processes."""
-        return [(session.info, self._count(node_id)) for node_id, session in sorted(self._sessions.items())]
+    def view(self) -> NodesView:
+        """The nodes that are here, and what runs where."""
+        return NodesView(tuple(s.info for _, s in sorted(self._sessions.items())), self._holdings)
 
-    def joined(self, info: NodeInfo, replica_ids: Iterable[str]) -> NodeSession:
-        """A node agent has connected; an earlier connection of the same node ends."""
+    def joined(self, info: NodeInfo, holdings: Iterable[Holding]) -> NodeSession:
+        """A node agent has connected; an earlier connection of the same node ends.
+
+        Args:
+            info: The node and what it offers.
+            holdings: The replicas that run there.
+        """
         node_id = info.node_id
         before = self._sessions.get(node_id)
         if before is not None:
@@ -148,10 +179,10 @@ class NodesEngine:
             absence.cancel()
         session = self._sessions[node_id] = NodeSession(info)
         logger.info("Node %s joined (%s, pid %d).", node_id, info.hostname, info.pid)
-        running = set(replica_ids)
-        known = {replica_id for replica_id, where in self._processes.items() if where == node_id}
-        self._processes.update(dict.fromkeys(running, node_id))
-        for replica_id in known - running:
+        known = {h.replica_id for h in self._holdings.values() if h.node_id == node_id}
+        running = {holding.replica_id: holding for holding in holdings}
+        self._holdings.update(running)
+        for replica_id in sorted(known - running.keys()):
             self._unknown(replica_id)
         self._room_changed()
         return session
@@ -170,8 +201,9 @@ class NodesEngine:
 
     def process_exited(self, session: NodeSession, replica_id: str, message: str) -> None:
         """A node agent has seen a process end."""
-        if self._processes.get(replica_id) == session.info.node_id:
-            del self._processes[replica_id]
+        holding = self._holdings.get(replica_id)
+        if holding is not None and holding.node_id == session.info.node_id:
+            del self._holdings[replica_id]
         if self._listener is not None:
             self._listener.process_exited(replica_id, message)
 
@@ -198,7 +230,7 @@ class NodesEngine:
 
     def _give_up_node(self, node_id: str) -> None:
         self._absences.pop(node_id, None)
-        lost = [r for r, where in self._processes.items() if where == node_id]
+        lost = [h.replica_id for h in self._holdings.values() if h.node_id == node_id]
         if lost:
             logger.warning("Node %s did not come back; %d replicas are lost with it.", node_id, len(lost))
         for replica_id in lost:
@@ -206,7 +238,7 @@ class NodesEngine:
         self._room_changed()
 
     def _unknown(self, replica_id: str) -> None:
-        self._processes.pop(replica_id, None)
+        self._holdings.pop(replica_id, None)
         if self._listener is not None:
             self._listener.process_unknown(replica_id)
 
@@ -214,10 +246,18 @@ class NodesEngine:
         if self._listener is not None:
             self._listener.room_changed()
 
-    def _least_loaded(self) -> NodeSession:
+    def _offers(self) -> list[NodeOffer]:
+        silent_since_s = time.monotonic() - QUIET_S
+        return [
+            replace(session.info.offer, node_id=node_id, answers=session.heard_at_s >= silent_since_s)
+            for node_id, session in self._sessions.items()
+        ]
+
+    def _builder(self) -> NodeSession:
+        """The node that answers and has the fewest processes."""
         if not self._sessions:
             raise NoRoom("no node has joined the cluster")
-        return min(self._sessions.values(), key=lambda s: (self._count(s.info.node_id), s.info.node_id))
-
-    def _count(self, node_id: str) -> int:
-        return sum(1 for where in self._processes.values() if where == node_id)
+        counts = Counter(holding.node_id for holding in self._holdings.values())
+        offers = {offer.node_id: offer for offer in self._offers()}
+        best = min(self._sessions, key=lambda n: (not offers[n].answers, counts[n], n))
+        return self._sessions[best]

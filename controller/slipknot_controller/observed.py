@@ -149,10 +149,12 @@ class ObservedDeployment:
     """Replicas asked for; this and the next two are for the metrics and only grow."""
     failed_start_count: int = 0
     crash_count: int = 0
-    has_room: bool = True
-    """The engine has a place for another replica."""
-    can_make_room: bool = False
-    """It would have one if a replica of this deployment left."""
+    no_room: str = ""
+    """Why the engine had no place for another replica when it was asked last; empty: it had, or was not
+    asked.
+    """
+    room_blockers: tuple[str, ...] = ()
+    """Replicas of other versions that would make room."""
     young_losses: int = 0
     """Replicas of the wanted version, in a row, that crashed young or became unhealthy; one that passes a
     health check ends the row.
@@ -196,6 +198,10 @@ class ObservedDeployment:
         if status is DeploymentStatus.HEALTHY:
             self.must_pass_check = False
         return True
+
+    def room_asked(self, no_room: str = "", blockers: tuple[str, ...] = ()) -> None:
+        """The engine is to be asked again, or has just said that it has no place, and why."""
+        self.no_room, self.room_blockers = no_room, blockers
 
     def launched(self, replica_id: str, spec: DeploymentSpec, now_s: float) -> Replica:
         """A new replica's process was asked for."""

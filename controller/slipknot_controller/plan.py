@@ -147,8 +147,9 @@ class _Planner:
         staying_on = [r for r in current if r not in surplus]
         running = [r for r in staying_on if r.state is ReplicaState.RUNNING]
         keep = keep_count(desired.spec, staying_on, has_run=self._observed.has_run)
-        if self._must_make_room(desired, staying_on, len(serving)):
-            keep = min(keep, len(serving) - 1)
+        blocking = self._blocking(desired, staying_on, serving)
+        self.drain(blocking, "the new version needs its place")
+        serving = [r for r in serving if r not in blocking]
         self.drain(_youngest_first(serving)[: max(0, len(serving) - keep)], "its version was replaced")
         for replica in running:
             self._reconfigure(desired, replica)
@@ -204,7 +205,7 @@ class _Planner:
 
     def _start_missing(self, desired: Desired, current: Sequence[Replica], old_count: int) -> None:
         missing = start_count(desired.spec, current, old_count)
-        if missing == 0 or not self._observed.has_room or has_failed_to_start(desired, self._observed):
+        if missing == 0 or self._observed.no_room or has_failed_to_start(desired, self._observed):
             return
         if self._observed.failed_starts > 0:
             is_trying = any(r.state is ReplicaState.STARTING for r in current)
@@ -212,18 +213,24 @@ class _Planner:
         if missing and self._is_due(self._observed.retry_at_s):
             self.actions.append(StartReplicas(missing))
 
-    def _must_make_room(self, desired: Desired, current: Sequence[Replica], old_count: int) -> bool:
-        """Nothing can start beside the old replicas, and none of this deployment is leaving already."""
-        replicas = self._observed.replicas.values()
-        return (
-            old_count > 0
-            and not self._observed.has_room
-            and self._observed.can_make_room
-            and len(current) + old_count >= desired.spec.num_replicas
-            and all(r.is_staying and r.state is ReplicaState.RUNNING for r in replicas)
+    def _blocking(
+        self, desired: Desired, current: Sequence[Replica], old: Sequence[Replica]
+    ) -> list[Replica]:
+        """Old replicas without which the next new one would have a place; none while another one, of
+        whatever version, is coming or leaving already.
+        """
+        blockers = self._observed.room_blockers
+        blocking = [r for r in old if r.replica_id in blockers]
+        is_quiet = all(r.state is ReplicaState.RUNNING for r in self._observed.replicas.values())
+        if (
+            self._observed.no_room
+            and len(blocking) == len(blockers)
+            and is_quiet
             and all(has_taken_over(r) for r in current)
             and not has_failed_to_start(desired, self._observed)
-        )
+        ):
+            return blocking
+        return []
 
     def _has_no_attempt_left(self, desired: Desired) -> bool:
         return not self._observed.has_run and self._observed.failed_starts >= start_failure_limit(

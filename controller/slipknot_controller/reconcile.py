@@ -12,6 +12,7 @@ from slipknot_core.spec import DeploymentSpec
 
 from .condition import deployment_condition
 from .desired import Desired
+from .engine import NoRoom
 from .observed import ObservedDeployment
 from .plan import (
     Action,
@@ -35,7 +36,11 @@ class Effects(Protocol):
     """What reconciling does to the world. No call blocks; each may fail silently."""
 
     def start(self, desired: Desired) -> tuple[str, str]:
-        """Start a replica; returns its id and its node's."""
+        """Start a replica; returns its id and its node's.
+
+        Raises:
+            NoRoom: No node has a place for it.
+        """
         ...
 
     def stop(self, replica_id: str, grace_s: float) -> bool:
@@ -66,6 +71,7 @@ def reconcile(
     Raises:
         RuntimeError: Planning found no end.
     """
+    observed.room_asked()
     applier = _Applier(deployment_id, desired, observed, effects, now_s)
     for _ in range(MAX_ROUNDS):
         planned = plan(desired, observed, now_s)
@@ -132,10 +138,17 @@ class _Applier:
     def _start(self, count: int) -> None:
         if self._desired is None:
             return
-        for _ in range(count):
-            replica_id, node_id = self._effects.start(self._desired)
+        for started in range(count):
+            try:
+                replica_id, node_id = self._effects.start(self._desired)
+            except NoRoom as error:
+                self._observed.room_asked(error.reason, error.blockers)
+                count = started
+                break
             replica = self._observed.launched(replica_id, self._desired.spec, self._now_s)
             replica.node_id = node_id
+        if count == 0:
+            return
         logger.info(
             "Added %d replica%s to deployment %r in application %r.",
             count,

@@ -1,6 +1,7 @@
 """`RegistryService`: the streams by which replicas and nodes are members."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ import grpc.aio
 
 from slipknot_core.errors import ConflictError, ProtocolError
 from slipknot_core.ids import DeploymentId
+from slipknot_core.resources import Resources
 from slipknot_core.spec import ApplicationSpec
 from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import registry_pb2, registry_pb2_grpc
@@ -19,9 +21,14 @@ from .leases import DrainOrder, Lease, Order
 from .lifecycle import ReplicaState
 from .nodes_engine import BuildCommand, Command, NodeInfo, NodeSession, StartCommand, StopCommand
 from .observed import ObservedDeployment, Registration
+from .placement import Holding, NodeOffer
 
 HELLO_TIMEOUT_S = 10.0
 """A stream whose first message does not come in this time is ended."""
+
+SILENCE_S = 4.0
+"""A node agent that says nothing for so long, four times its usual pause, counts as gone until it returns.
+"""
 
 _State = registry_pb2.ReplicaState
 _REGISTRATION_STATE = {
@@ -74,11 +81,8 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
                 f"another agent has joined as node {hello.node_id!r} since; give each node an id of its own, "
                 "and end this agent"
             )
-        info = NodeInfo(
-            hello.node_id, hello.hostname, hello.pid, hello.num_cpus, hello.memory_bytes, hello.admin_address
-        )
         engine = self._coordinator.engine
-        session = engine.joined(info, hello.replica_ids)
+        session = engine.joined(_node_info(hello), _holdings(hello))
         try:
             welcome = registry_pb2.NodeWelcome(epoch=self._coordinator.epoch)
             await context.write(registry_pb2.JoinNodeResponse(welcome=welcome))
@@ -119,8 +123,11 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         self, session: NodeSession, requests: AsyncIterator[registry_pb2.JoinNodeRequest]
     ) -> None:
         engine = self._coordinator.engine
-        async for request in requests:
+        async for request in _while_heard(requests, SILENCE_S):
+            session.heard_at_s = time.monotonic()
             match request.WhichOneof("message"):
+                case "alive":
+                    pass
                 case "replica_exited":
                     exited = request.replica_exited
                     engine.process_exited(session, exited.replica_id, _last_words(exited))
@@ -130,6 +137,18 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
                     engine.build_finished(session, result.build_id, outcome)
                 case kind:
                     raise ProtocolError(f"a node sent {kind or 'an empty message'} where it reports")
+
+
+async def _while_heard(requests: AsyncIterator[Any], silence_s: float) -> AsyncIterator[Any]:
+    """The messages, until there is none for `silence_s`."""
+    iterator = aiter(requests)
+    while True:
+        try:
+            async with asyncio.timeout(silence_s):
+                request = await anext(iterator)
+        except (StopAsyncIteration, TimeoutError):
+            return
+        yield request
 
 
 async def _first(requests: AsyncIterator[Any], kind: str) -> Any:
@@ -195,6 +214,34 @@ def _command_message(command: Command) -> registry_pb2.JoinNodeResponse:
                 timeout_s=timeout_s,
             )
             return registry_pb2.JoinNodeResponse(build_application=message)
+
+
+def _node_info(hello: registry_pb2.NodeHello) -> NodeInfo:
+    offer = NodeOffer(
+        hello.node_id,
+        hello.num_cpus,
+        tuple(hello.gpu_ids),
+        hello.memory_bytes,
+        dict(hello.custom_resources),
+        dict(hello.labels),
+    )
+    return NodeInfo(hello.node_id, hello.hostname, hello.pid, offer, hello.admin_address)
+
+
+def _holdings(hello: registry_pb2.NodeHello) -> list[Holding]:
+    told = {replica.replica_id: replica for replica in hello.replicas}
+    return [
+        Holding(
+            replica_id,
+            DeploymentId(replica.app_name, replica.deployment_name),
+            hello.node_id,
+            Resources.from_proto(replica.resources),
+            tuple(replica.gpu_ids),
+            replica.version,
+        )
+        for replica_id in hello.replica_ids
+        for replica in (told.get(replica_id, registry_pb2.HeldReplica()),)
+    ]
 
 
 def _registration(hello: registry_pb2.ReplicaHello) -> Registration:

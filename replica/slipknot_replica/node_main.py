@@ -1,20 +1,30 @@
 """The node agent's process: `python -m slipknot_replica.node_main --config-json '{…}'`.
 
-The order matters: the zygote is forked first, while this process has one thread and has not touched gRPC.
+This process becomes the supervisor, and the agent its first child; see `supervisor.py`.
 """
 
 import json
+import logging
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from slipknot_core.lifeline import Lifeline, follow
 from slipknot_core.role_options import read_config_json
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_core.settings import cluster_settings, take_credentials
+
+from .supervisor import Inheritance, Supervisor
+
+if TYPE_CHECKING:
+    from .process import SupervisorLink
+
+logger = logging.getLogger("slipknot.serve")
 
 DESCRIPTION = (
     "Run a node agent: it offers this machine to the cluster, and starts, watches and stops the replicas "
@@ -37,11 +47,11 @@ class NodeConfig:
     credentials: Credentials = NO_CREDENTIALS
     """By default those of the environment; the keys are "token", "tls_ca", "tls_cert", "tls_key"."""
     num_cpus: float = 0.0
-    """Offered CPUs; 0: all of the machine."""
+    """Offered CPUs; 0: all of the machine or container; inf: not counted, any number of replicas fits."""
     labels: dict[str, str] = field(default_factory=dict)
-    """What this node says of itself, for example zone=a."""
+    """What this node says of itself, for example zone=a; deployments can ask for it with label_selector."""
     lifeline_fd: int | None = None
-    """The agent dies with whoever holds the other end."""
+    """The node dies with whoever holds the other end."""
     ready_fd: int | None = None
     """Where "ready\\n" is written once the node has joined."""
     logging_json: str = ""
@@ -60,6 +70,12 @@ class NodeConfig:
     checks; empty: nowhere."""
     allow_pickle: bool = True
     """Start replicas that read pickle, if the controller allows it."""
+    num_gpus: int = -1
+    """Offered GPUs; -1: those of CUDA_VISIBLE_DEVICES, else those of the machine."""
+    memory_bytes: int = 0
+    """Offered memory; 0: all of the machine or container."""
+    resources: dict[str, float] = field(default_factory=dict)
+    """Amounts of further resources, under names that deployments ask for."""
 
     @classmethod
     def from_json(cls, text: str) -> "NodeConfig":
@@ -95,31 +111,21 @@ def main() -> None:
         )
     except ValueError as error:
         sys.exit(f"slipknot node: {error}")
-    connection, lifeline = _fork_zygote(config)
-    if config.lifeline_fd is not None:
-        follow(config.lifeline_fd)
-    _run(config, connection, lifeline)
+    metrics_dir = tempfile.mkdtemp(prefix="slipknot-metrics-") if config.admin_address else ""
+    supervisor = Supervisor(
+        lambda inheritance: _run(config, inheritance, metrics_dir),
+        lifeline_fd=config.lifeline_fd,
+        ready_fd=config.ready_fd,
+    )
+    try:
+        sys.exit(supervisor.run())
+    finally:
+        if metrics_dir:
+            shutil.rmtree(metrics_dir, ignore_errors=True)
 
 
-def _fork_zygote(config: NodeConfig) -> tuple[socket.socket, Lifeline]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    lifeline = Lifeline()
-    child_fd = lifeline.child_fd
-    if os.fork() == 0:
-        ours.close()
-        for fd in (config.lifeline_fd, config.ready_fd):
-            if fd is not None:
-                os.close(fd)
-        os.setpgid(0, 0)
-        from .zygote import run_zygote
-
-        run_zygote(theirs, child_fd)
-    theirs.close()
-    lifeline.handed_over()
-    return ours, lifeline
-
-
-def _run(config: NodeConfig, connection: socket.socket, lifeline: Lifeline) -> None:
+def _run(config: NodeConfig, inheritance: Inheritance, metrics_dir: str) -> int:
+    """Be the agent until it is told to end."""
     import asyncio
 
     import uvloop
@@ -127,31 +133,37 @@ def _run(config: NodeConfig, connection: socket.socket, lifeline: Lifeline) -> N
     from slipknot_core.logs import LoggingSettings, configure_logging
 
     configure_logging("node", str(os.getpid()), LoggingSettings.from_json(config.logging_json))
+    if inheritance.previous_status is not None:
+        logger.warning(
+            "node_agent_restarted: the one before ended with status %d; %d replicas go on",
+            inheritance.previous_status,
+            sum(child.status is None for child in inheritance.children),
+        )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_serve(config, connection, lifeline))
+            runner.run(_serve(config, inheritance, metrics_dir))
         except (OSError, ValueError) as error:
-            sys.exit(f"slipknot node: {error}")
-    sys.stdout.flush()
+            sys.stderr.write(f"slipknot node: {error}\n")
+            return 1
+    return 0
 
 
-async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeline) -> None:
+async def _serve(config: NodeConfig, inheritance: Inheritance, metrics_dir: str) -> None:
     import asyncio
 
     from slipknot_core.output import OutputPump, write_fd
 
+    from . import machine_offer
     from .node_health import NodeHealth
     from .node_metrics import NodeMetrics
-    from .node_session import NodeSession
-    from .process import ProcessMachine, Surroundings, ZygoteLink
+    from .node_session import NodeSession, Offer
+    from .process import ProcessMachine, SupervisorLink, Surroundings
 
     loop = asyncio.get_running_loop()
     stop_wanted = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop_wanted.set)
-    # Ctrl-C in the console is the launcher's to handle, where there is one.
-    loop.add_signal_handler(signal.SIGINT, stop_wanted.set if config.lifeline_fd is None else lambda: None)
-    zygote = ZygoteLink(connection, lifeline)
-    zygote.listen()
+    supervisor = SupervisorLink(inheritance.connection)
+    supervisor.listen()
     pump = OutputPump(write_fd)
     pump.start()
 
@@ -159,8 +171,12 @@ async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeli
         metrics.exited(exit_code)
         session.replica_exited(replica_id, exit_code, detail)
 
-    metrics = NodeMetrics(lambda: machine.replica_ids(), lambda: session.is_joined, token=config.admin_token)
-    admin_address = await metrics.start(config.admin_address)
+    metrics = NodeMetrics(
+        lambda: [held.replica_id for held in machine.held()],
+        lambda: session.is_joined,
+        token=config.admin_token,
+    )
+    admin_address = await metrics.start(config.admin_address, metrics_dir)
     surroundings = Surroundings(
         controller_address=config.controller_address,
         socket_dir=config.socket_dir,
@@ -171,21 +187,27 @@ async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeli
         environment=config.credentials.environment(),
         refuse_pickle=not config.allow_pickle,
     )
-    machine = ProcessMachine(zygote, pump, surroundings, on_exit)
+    machine = ProcessMachine(supervisor, pump, surroundings, on_exit)
     session = NodeSession(
         config.controller_address,
         config.node_id,
         machine,
         credentials=config.credentials,
-        num_cpus=config.num_cpus,
-        labels=config.labels,
+        offer=Offer(
+            num_cpus=config.num_cpus or machine_offer.cpu_count(),
+            gpu_ids=machine_offer.gpu_ids(config.num_gpus),
+            memory_bytes=config.memory_bytes or machine_offer.memory_bytes(),
+            resources=config.resources,
+            labels=config.labels,
+        ),
         admin_address=admin_address,
     )
     health = NodeHealth(config.health_address, config.credentials)
     await health.start(session.welcomed)
+    machine.take_over(inheritance.children)
     await session.start()
     welcome = asyncio.ensure_future(session.welcomed.wait())
-    welcome.add_done_callback(lambda _: _say_ready(config.ready_fd))
+    welcome.add_done_callback(lambda _: _say_ready(config, supervisor, inheritance))
     await stop_wanted.wait()
     await health.stop()
     welcome.cancel()
@@ -193,14 +215,16 @@ async def _serve(config: NodeConfig, connection: socket.socket, lifeline: Lifeli
     await asyncio.sleep(0.05)  # let the news of the last exits out
     await session.stop()
     await metrics.stop()
-    zygote.close()
+    supervisor.close()
     pump.stop()
 
 
-def _say_ready(fd: int | None) -> None:
-    if fd is not None:
-        os.write(fd, b"ready\n")
-        os.close(fd)
+def _say_ready(config: NodeConfig, supervisor: "SupervisorLink", inheritance: Inheritance) -> None:
+    if config.ready_fd is not None and not inheritance.was_ready:
+        with suppress(OSError):
+            os.write(config.ready_fd, b"ready\n")
+        os.close(config.ready_fd)
+    supervisor.say_ready()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 """The metrics of a node agent, and with them those of its replicas, which it reads when somebody looks."""
 
 import asyncio
-import tempfile
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 from slipknot_core.admin import AdminServer, fetch_readings
 from slipknot_core.loop_lag import LoopLag
@@ -39,13 +37,16 @@ class NodeMetrics:
         self._exits = Counts()
         self._loop_lag = LoopLag()
         self._admin = AdminServer(self.readings, token=token)
-        self._directory: tempfile.TemporaryDirectory[str] | None = None
 
     def __repr__(self) -> str:
         return f"<NodeMetrics {self._admin!r}>"
 
-    async def start(self, admin_address: str) -> str:
+    async def start(self, admin_address: str, metrics_dir: str) -> str:
         """Listen; returns the address with its real port. An empty address: nothing is done.
+
+        Args:
+            admin_address: Where to listen.
+            metrics_dir: Private directory for the sockets of the replicas; outlives this agent as they do.
 
         Raises:
             ValueError, OSError: The address cannot be used.
@@ -53,17 +54,13 @@ class NodeMetrics:
         if not admin_address:
             return ""
         self._loop_lag.start()
-        self._directory = tempfile.TemporaryDirectory(prefix="slipknot-metrics-")
-        self.metrics_dir = self._directory.name
+        self.metrics_dir = metrics_dir
         return await self._admin.start(admin_address)
 
     async def stop(self) -> None:
         """End; twice and before `start` is fine."""
         await self._admin.stop()
         self._loop_lag.stop()
-        if self._directory is not None:
-            with suppress(OSError):
-                self._directory.cleanup()
 
     def exited(self, exit_code: int) -> None:
         """A replica's process has ended."""

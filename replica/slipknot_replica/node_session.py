@@ -6,9 +6,12 @@ starts none anew.
 
 import asyncio
 import logging
+import math
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import grpc.aio
@@ -22,17 +25,32 @@ from slipknot_proto.v1 import registry_pb2, registry_pb2_grpc
 
 logger = logging.getLogger("slipknot.serve")
 
+ALIVE_PERIOD_S = 1.0
+"""The controller hears of a node at least so often."""
 FIRST_RECONNECT_S = 0.05
 MAX_RECONNECT_S = 0.5
 
 Request = registry_pb2.JoinNodeRequest
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a node has for replicas."""
+
+    num_cpus: float = math.inf
+    """Infinite: not counted."""
+    gpu_ids: tuple[str, ...] = ()
+    memory_bytes: int = 0
+    """0: not counted."""
+    resources: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
 class Machine(Protocol):
     """What a node can do with replicas."""
 
-    def replica_ids(self) -> list[str]:
-        """Those that run."""
+    def held(self) -> list[registry_pb2.HeldReplica]:
+        """Those that run, and what they hold."""
 
     def start_replica(self, launch: ReplicaLaunch) -> None:
         """Start one; one that runs already is left alone."""
@@ -54,9 +72,7 @@ class NodeSession:
         machine: Machine,
         *,
         credentials: Credentials = NO_CREDENTIALS,
-        num_cpus: float = 0.0,
-        memory_bytes: int = 0,
-        labels: Mapping[str, str] | None = None,
+        offer: Offer = Offer(),
         admin_address: str = "",
     ) -> None:
         self.node_id = node_id
@@ -69,10 +85,12 @@ class NodeSession:
             node_id=node_id,
             hostname=socket.gethostname(),
             pid=os.getpid(),
-            num_cpus=num_cpus or float(os.cpu_count() or 1),
-            memory_bytes=memory_bytes,
-            labels=labels,
+            num_cpus=offer.num_cpus,
+            memory_bytes=offer.memory_bytes,
+            labels=offer.labels,
             incarnation=short_id(16),
+            gpu_ids=offer.gpu_ids,
+            custom_resources=offer.resources,
             admin_address=admin_address,
         )
         self._tasks = TaskOwner(f"node {node_id}")
@@ -82,7 +100,7 @@ class NodeSession:
         self._channel: grpc.aio.Channel | None = None
 
     def __repr__(self) -> str:
-        return f"<NodeSession {self.node_id}: {len(self._machine.replica_ids())} replicas>"
+        return f"<NodeSession {self.node_id}: {len(self._machine.held())} replicas>"
 
     async def start(self) -> None:
         """Join in the background."""
@@ -131,14 +149,19 @@ class NodeSession:
         """The messages of one connection. gRPC goes on reading them after the connection was lost: they must
         not take what is meant for the next one.
         """
-        del self._hello.replica_ids[:]
-        self._hello.replica_ids.extend(self._machine.replica_ids())
+        del self._hello.replica_ids[:], self._hello.replicas[:]
+        self._hello.replicas.extend(self._machine.held())
+        self._hello.replica_ids.extend(replica.replica_id for replica in self._hello.replicas)
         yield Request(hello=self._hello)
         while news is self._news:
             while news:
                 yield news.pop(0)
             self._wake.clear()
-            await self._wake.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ALIVE_PERIOD_S):
+                    await self._wake.wait()
+            if not news:
+                yield Request(alive=registry_pb2.NodeAlive())
 
     def _on_response(self, response: registry_pb2.JoinNodeResponse) -> None:
         match response.WhichOneof("message"):
@@ -156,6 +179,18 @@ class NodeSession:
 
     async def _build(self, command: registry_pb2.BuildApplication) -> None:
         self._put(Request(build_result=await self._machine.build(command)))
+
+
+def held_by(launch: ReplicaLaunch) -> registry_pb2.HeldReplica:
+    """What a replica that was started so holds of its node."""
+    return registry_pb2.HeldReplica(
+        replica_id=launch.replica_id,
+        app_name=launch.app_name,
+        deployment_name=launch.deployment.name,
+        version=launch.deployment.version,
+        resources=launch.deployment.resources.to_proto(),
+        gpu_ids=launch.gpu_ids,
+    )
 
 
 OnExit = Callable[[str, int, str], None]

@@ -1,17 +1,16 @@
-"""Replica processes of one machine: forked by the zygote, their output carried to the console, their end
-noticed.
+"""Replica processes of one machine: forked by the supervisor, their output carried to the console, their end
+noticed. Those that an earlier agent has started are taken over.
 """
 
 import asyncio
+import base64
 import json
 import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -19,99 +18,90 @@ from slipknot_core.ids import posix_safe, short_id
 from slipknot_core.lifeline import Lifeline
 from slipknot_core.logs import completed_json
 from slipknot_core.output import OutputPump, Tail
-from slipknot_core.spec import ReplicaLaunch
+from slipknot_core.spec import ImportSource, ReplicaLaunch
+from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import registry_pb2
 
-from .node_session import OnExit
-from .zygote import MAX_MESSAGE_BYTES
+from .node_session import OnExit, held_by
+from .supervisor import MAX_FDS, MAX_MESSAGE_BYTES, Child
 
 logger = logging.getLogger("slipknot.serve")
 
 TAIL_BYTES = 8 * 1024
 """Last words of a replica that the controller gets."""
 
-STATUS_WAIT_S = 0.2
-"""Between the end of a process and the zygote's word on how it ended."""
+LAST_WORDS_S = 0.2
+"""Between the end of a process and the end of its output."""
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
-class ZygoteLink:
-    """The agent's end of the zygote; a zygote that dies is replaced at the next request."""
+class SupervisorLink:
+    """The agent's end of the supervisor. `on_ended` is called with the pid and exit status of each child that
+    has ended.
+    """
 
-    def __init__(self, connection: socket.socket, lifeline: Lifeline) -> None:
+    def __init__(self, connection: socket.socket) -> None:
+        self.on_ended: Callable[[int, int], None] = lambda _pid, _status: None
         self._connection = connection
-        self._lifeline = lifeline
-        self._pids: dict[str, asyncio.Future[int]] = {}
-        self.statuses: dict[int, int] = {}
-        """Exit codes by pid, of processes that have ended; taken by whoever needs them."""
+        self._answers: dict[str, asyncio.Future[tuple[int, list[int]]]] = {}
+        self._turn = asyncio.Lock()
 
     def listen(self) -> None:
-        """Take the zygote's messages on the running loop."""
+        """Take the supervisor's messages on the running loop."""
         self._connection.setblocking(False)
         asyncio.get_running_loop().add_reader(self._connection.fileno(), self._on_readable)
 
     def close(self) -> None:
-        """Let the zygote end."""
+        """Take none any more; twice is fine."""
         with suppress(ValueError, OSError):
             asyncio.get_running_loop().remove_reader(self._connection.fileno())
         self._connection.close()
-        self._lifeline.cut()
 
-    async def fork(self, kind: str, fds: list[int], env: dict[str, str]) -> int:
-        """Have a child forked; returns its pid. The descriptors stay the caller's.
+    def say_ready(self) -> None:
+        """The node has joined."""
+        self._connection.send(json.dumps({"kind": "ready"}).encode())
+
+    async def fork(
+        self, kind: str, fds: Sequence[int], env: Mapping[str, str], directory: str = "", **more: object
+    ) -> tuple[int, list[int]]:
+        """Have a child forked; returns its pid and the read ends of its output. `fds` stay the caller's.
 
         Raises:
-            OSError: The zygote is not there, and could not be replaced.
+            OSError: It could not be forked.
         """
         request_id = short_id()
-        data = json.dumps({"kind": kind, "id": request_id, "env": env}).encode()
-        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._pids[request_id] = answer
-        try:
+        request = {"kind": kind, "id": request_id, "env": dict(env), "directory": directory, **more}
+        answer: asyncio.Future[tuple[int, list[int]]] = asyncio.get_running_loop().create_future()
+        self._answers[request_id] = answer
+        async with self._turn:  # one by one, so that neither end's buffer ever fills up
             try:
-                socket.send_fds(self._connection, [data], fds)
-            except OSError:
-                self._replace()
-                socket.send_fds(self._connection, [data], fds)
-            return await answer
-        finally:
-            self._pids.pop(request_id, None)
-
-    def _replace(self) -> None:
-        logger.warning("zygote_replaced")
-        self.close()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._lifeline = Lifeline()
-        command = [sys.executable, "-P", "-m", "slipknot_replica.zygote"]
-        subprocess.Popen(
-            [*command, str(theirs.fileno()), str(self._lifeline.child_fd)],
-            pass_fds=(theirs.fileno(), self._lifeline.child_fd),
-            stdin=subprocess.DEVNULL,
-        )
-        theirs.close()
-        self._lifeline.handed_over()
-        self._connection = ours
-        self.listen()
+                socket.send_fds(self._connection, [json.dumps(request).encode()], list(fds))
+                return await answer
+            finally:
+                del self._answers[request_id]
 
     def _on_readable(self) -> None:
         try:
-            data = self._connection.recv(MAX_MESSAGE_BYTES)
+            data, fds, _, _ = socket.recv_fds(self._connection, MAX_MESSAGE_BYTES, MAX_FDS)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        if not data:
+            data, fds = b"", []
+        if not data:  # the supervisor has died, and this process is about to
             asyncio.get_running_loop().remove_reader(self._connection.fileno())
-            for answer in self._pids.values():
-                if not answer.done():
-                    answer.set_exception(OSError("the zygote has died"))
             return
         message = json.loads(data)
         if "status" in message:
-            self.statuses[message["pid"]] = message["status"]
+            self.on_ended(message["pid"], message["status"])
             return
-        waiting = self._pids.get(message["id"])
-        if waiting is not None and not waiting.done():
-            waiting.set_result(message["pid"])
+        waiting = self._answers.get(message["id"])
+        if waiting is None or waiting.done():
+            for fd in fds:
+                os.close(fd)
+        elif "error" in message:
+            waiting.set_exception(OSError(message["error"]))
+        else:
+            waiting.set_result((message["pid"], fds))
 
 
 @dataclass(eq=False, slots=True)
@@ -119,9 +109,10 @@ class ReplicaProcess:
     """One child."""
 
     pid: int
-    pidfd: int
-    lifeline: Lifeline
+    held: registry_pb2.HeldReplica
     tail: Tail
+    words_ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """All that it wrote to standard error has been read."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     kill_timer: asyncio.TimerHandle | None = None
 
@@ -159,65 +150,110 @@ class Surroundings:
             metrics_dir=self.metrics_dir,
         )
 
+    def variables(self, source: ImportSource | None, launch: ReplicaLaunch | None = None) -> dict[str, str]:
+        """Environment of a replica or, without a launch, of a builder of such an application."""
+        variables = dict(source.env_vars) if source else {}
+        if launch is not None:
+            variables |= launch.deployment.env_vars
+            if launch.gpu_ids:
+                variables[VISIBLE_GPUS] = ",".join(launch.gpu_ids)
+        return {**variables, **self.environment}
+
 
 class ProcessMachine:
-    """A `Machine` whose replicas are processes. Belongs to the loop of `open`; `repr` tells how many there
-    are.
-    """
+    """A `Machine` whose replicas are processes. Belongs to one loop; `repr` tells how many there are."""
 
-    def __init__(self, zygote: ZygoteLink, pump: OutputPump, here: Surroundings, on_exit: OnExit) -> None:
-        self._zygote = zygote
+    def __init__(
+        self, supervisor: SupervisorLink, pump: OutputPump, here: Surroundings, on_exit: OnExit
+    ) -> None:
+        self._supervisor = supervisor
         self._pump = pump
         self._here = here
         self._on_exit = on_exit
+        self._tasks = TaskOwner("replica processes")
+        self._held: dict[str, registry_pb2.HeldReplica] = {}
         self._starting: dict[str, asyncio.Task[None]] = {}
-        self._stop_once_started: dict[str, float] = {}
-        self._processes: dict[str, ReplicaProcess] = {}
+        self._processes: dict[int, ReplicaProcess] = {}
+        self._builders: set[int] = set()
+        self._early: dict[int, int] = {}
+        """Exit codes of children that ended before it was known whose they are."""
+        self._unwanted: dict[str, float] = {}
+        """Replicas that are to be stopped as soon as they have been started, with their grace."""
         self._is_stopping = False
+        supervisor.on_ended = self._ended
 
     def __repr__(self) -> str:
         return f"<ProcessMachine: {len(self._processes)} processes>"
 
-    def replica_ids(self) -> list[str]:
-        """Those that run or start."""
-        return [*self._processes, *self._starting]
+    def take_over(self, children: Sequence[Child]) -> None:
+        """Watch what an earlier agent has started, and carry on its output."""
+        for child in children:
+            held = registry_pb2.HeldReplica.FromString(base64.b64decode(child.note))
+            process = self._watch(child.pid, held, child.stdout_fd, child.stderr_fd)
+            if child.status is not None:
+                self._ended(process.pid, child.status)
+
+    def held(self) -> list[registry_pb2.HeldReplica]:
+        """Those that run or start, and what they hold."""
+        return list(self._held.values())
 
     def start_replica(self, launch: ReplicaLaunch) -> None:
         """Start one; one that runs already is left alone."""
         replica_id = launch.replica_id
-        if self._is_stopping or replica_id in self._processes or replica_id in self._starting:
+        if self._is_stopping or replica_id in self._held:
             return
-        task = asyncio.get_running_loop().create_task(self._start(launch), name=f"start {replica_id}")
-        self._starting[replica_id] = task
-        task.add_done_callback(lambda _: self._started(replica_id))
+        self._held[replica_id] = held_by(launch)
+        self._starting[replica_id] = self._tasks.spawn(self._start(launch), f"start {replica_id}")
 
     def stop_replica(self, replica_id: str, grace_s: float) -> None:
         """Ask one to end, and force it after `grace_s`; 0 forces it at once."""
-        process = self._processes.get(replica_id)
-        if process is None:
-            if replica_id in self._starting:
-                self._stop_once_started[replica_id] = grace_s
-            return
-        if grace_s <= 0:
-            _kill_group(process.pid)
-            return
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGTERM)
-        if process.kill_timer is None:
-            process.kill_timer = asyncio.get_running_loop().call_later(grace_s, _kill_group, process.pid)
+        if replica_id in self._starting:
+            self._unwanted[replica_id] = grace_s
+        for process in self._processes.values():
+            if process.held.replica_id == replica_id:
+                _stop(process, grace_s)
 
     async def build(self, command: registry_pb2.BuildApplication) -> registry_pb2.BuildResult:
         """Build an application in a child of its own."""
+        try:
+            return await self._build(command, ImportSource.from_proto(command.source))
+        except OSError as error:
+            return registry_pb2.BuildResult(
+                build_id=command.build_id, error=f"The builder could not be started: {error}"
+            )
+
+    async def stop(self, grace_s: float) -> None:
+        """End all, and start none any more."""
+        self._is_stopping = True
+        await asyncio.gather(*self._starting.values(), return_exceptions=True)
+        for process in self._processes.values():
+            _stop(process, grace_s)
+        while self._processes:
+            await next(iter(self._processes.values())).ended.wait()
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    async def _build(
+        self, command: registry_pb2.BuildApplication, source: ImportSource
+    ) -> registry_pb2.BuildResult:
+        variables = self._here.variables(source)
         read_fd, write_fd = os.pipe()
         lifeline = Lifeline()
-        with _file_of(command.SerializeToString()) as file:
-            fds = [file.fileno(), 1, 2, lifeline.child_fd, write_fd]
-            env = dict(command.source.env_vars)
-            try:
-                pid = await self._zygote.fork("build", fds, env)
-            finally:
-                os.close(write_fd)
-                lifeline.handed_over()
+        try:
+            with _file_of(command.SerializeToString()) as file:
+                fds = [file.fileno(), write_fd, lifeline.child_fd]
+                pid, _ = await self._supervisor.fork(
+                    "build", fds, variables, source.working_dir, is_code=False
+                )
+        except BaseException:
+            os.close(read_fd)
+            lifeline.cut()
+            raise
+        finally:
+            os.close(write_fd)
+            lifeline.handed_over()
+        if self._early.pop(pid, None) is None:
+            self._builders.add(pid)
         try:
             data = await asyncio.wait_for(asyncio.to_thread(_read_all, read_fd), command.timeout_s or 60.0)
         except TimeoutError:
@@ -234,70 +270,68 @@ class ProcessMachine:
             )
         return registry_pb2.BuildResult.FromString(data)
 
-    async def stop(self, grace_s: float) -> None:
-        """End all, and start none any more."""
-        self._is_stopping = True
-        await asyncio.gather(*self._starting.values(), return_exceptions=True)
-        for replica_id in tuple(self._processes):
-            self.stop_replica(replica_id, grace_s)
-        while self._processes:
-            await next(iter(self._processes.values())).ended.wait()
-
-    # --- inside -------------------------------------------------------------------------------------
-
-    def _started(self, replica_id: str) -> None:
-        self._starting.pop(replica_id, None)
-        grace_s = self._stop_once_started.pop(replica_id, None)
-        if grace_s is not None:
-            self.stop_replica(replica_id, grace_s)
-
     async def _start(self, launch: ReplicaLaunch) -> None:
-        launch = self._here.complete(launch)
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
-        lifeline = Lifeline()
-        source = launch.deployment.code.import_source
-        env = {**(source.env_vars if source else {}), **self._here.environment}
+        replica_id, held = launch.replica_id, self._held[launch.replica_id]
         try:
-            with _file_of(launch.to_proto().SerializeToString()) as file:
-                fds = [file.fileno(), out_write, err_write, lifeline.child_fd]
-                pid = await self._zygote.fork("replica", fds, env)
+            pid, (out_fd, err_fd) = await self._fork(launch, held)
         except OSError as error:
-            for fd in (out_read, err_read):
-                os.close(fd)
-            lifeline.cut()
-            self._on_exit(launch.replica_id, 1, f"the process could not be started: {error}")
+            del self._held[replica_id]
+            self._on_exit(replica_id, 1, f"the process could not be started: {error}")
             return
         finally:
-            os.close(out_write)
-            os.close(err_write)
-            lifeline.handed_over()
-        process = ReplicaProcess(pid, os.pidfd_open(pid), lifeline, Tail(TAIL_BYTES))
-        self._processes[launch.replica_id] = process
-        prefix = (
-            f"(ServeReplica:{posix_safe(launch.app_name)}_{posix_safe(launch.deployment.name)} pid={pid}) "
-        )
-        self._pump.add(out_read, stream=1, prefix=prefix)
-        self._pump.add(err_read, stream=2, prefix=prefix, tail=process.tail)
-        loop = asyncio.get_running_loop()
-        loop.add_reader(process.pidfd, self._ended, launch.replica_id, process)
+            del self._starting[replica_id]
+            grace_s = self._unwanted.pop(replica_id, None)
+        process = self._watch(pid, held, out_fd, err_fd)
+        if pid in self._early:
+            self._ended(pid, self._early.pop(pid))
+        elif grace_s is not None:
+            _stop(process, grace_s)
 
-    def _ended(self, replica_id: str, process: ReplicaProcess) -> None:
+    async def _fork(self, launch: ReplicaLaunch, held: registry_pb2.HeldReplica) -> tuple[int, list[int]]:
+        launch = self._here.complete(launch)
+        source = launch.deployment.code.import_source
+        note = base64.b64encode(held.SerializeToString()).decode()
+        with _file_of(launch.to_proto().SerializeToString()) as file:
+            return await self._supervisor.fork(
+                "replica",
+                [file.fileno()],
+                self._here.variables(source, launch),
+                source.working_dir if source else "",
+                is_code=False,
+                note=note,
+            )
+
+    def _watch(self, pid: int, held: registry_pb2.HeldReplica, out_fd: int, err_fd: int) -> ReplicaProcess:
+        process = self._processes[pid] = ReplicaProcess(pid, held, Tail(TAIL_BYTES))
+        self._held[held.replica_id] = held
+        name = f"{posix_safe(held.app_name)}_{posix_safe(held.deployment_name)}"
+        prefix = f"(ServeReplica:{name} pid={pid}) "
         loop = asyncio.get_running_loop()
-        loop.remove_reader(process.pidfd)
-        os.close(process.pidfd)
-        process.lifeline.cut()
-        if process.kill_timer is not None:
-            process.kill_timer.cancel()
-        _kill_group(process.pid)  # what it has started must not outlive it
-        if process.pid in self._zygote.statuses:
-            self._report(replica_id, process)
+
+        def words_ended() -> None:
+            with suppress(RuntimeError):  # the loop has ended before
+                loop.call_soon_threadsafe(process.words_ended.set)
+
+        self._pump.add(out_fd, stream=1, prefix=prefix)
+        self._pump.add(err_fd, stream=2, prefix=prefix, tail=process.tail, on_end=words_ended)
+        return process
+
+    def _ended(self, pid: int, status: int) -> None:
+        process = self._processes.get(pid)
+        if process is not None:
+            if process.kill_timer is not None:
+                process.kill_timer.cancel()
+            self._tasks.spawn(self._report(process, status), f"report {process.held.replica_id}")
+        elif pid in self._builders:
+            self._builders.remove(pid)
         else:
-            loop.call_later(STATUS_WAIT_S, self._report, replica_id, process)
+            self._early[pid] = status
 
-    def _report(self, replica_id: str, process: ReplicaProcess) -> None:
-        self._processes.pop(replica_id, None)
-        status = self._zygote.statuses.pop(process.pid, -signal.SIGKILL)
+    async def _report(self, process: ReplicaProcess, status: int) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.words_ended.wait(), LAST_WORDS_S)
+        replica_id = process.held.replica_id
+        del self._processes[process.pid], self._held[replica_id]
         logger.log(
             logging.INFO if status == 0 else logging.WARNING,
             "replica_exited %s (pid %d, exit status %d)",
@@ -307,6 +341,16 @@ class ProcessMachine:
         )
         self._on_exit(replica_id, status, process.tail.text() if status else "")
         process.ended.set()
+
+
+def _stop(process: ReplicaProcess, grace_s: float) -> None:
+    if grace_s <= 0:
+        _kill_group(process.pid)
+        return
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGTERM)
+    if process.kill_timer is None:
+        process.kill_timer = asyncio.get_running_loop().call_later(grace_s, _kill_group, process.pid)
 
 
 def _kill_group(pid: int) -> None:

@@ -19,7 +19,7 @@ from slipknot_proxy.main import Proxy, ProxyConfig
 from slipknot_replica.builder import build
 from slipknot_replica.lifecycle import ReplicaLifecycle
 from slipknot_replica.loading import load_user_code
-from slipknot_replica.node_session import NodeSession
+from slipknot_replica.node_session import NodeSession, held_by
 
 from ._cluster_options import ClusterOptions
 from ._connection import Connection
@@ -148,9 +148,9 @@ class InProcessNode:
 
     # --- the `Machine` protocol ---------------------------------------------------------------------
 
-    def replica_ids(self) -> list[str]:
-        """Those that run."""
-        return list(self._replicas)
+    def held(self) -> list[registry_pb2.HeldReplica]:
+        """Those that run, and what they hold."""
+        return [held_by(lifecycle.launch) for lifecycle in self._replicas.values()]
 
     def start_replica(self, launch: ReplicaLaunch) -> None:
         """Start one as a task, with a context of its own: what it sets there must not be seen by the next."""

@@ -8,6 +8,7 @@ status 0 when it was told to shut the cluster down (`slipknot shutdown`): then e
 
 import json
 import logging
+import math
 import os
 import socket
 import subprocess
@@ -141,6 +142,9 @@ class LocalCluster:
                     "controller_address": address,
                     "node_id": node_id,
                     "socket_dir": str(runtime_dir.subdirectory("r")),
+                    # A laptop runs more replicas than it has CPUs, unless somebody wants them counted.
+                    "num_cpus": math.inf,
+                    **_node_offer(),
                     **common("node"),
                 },
             ),
@@ -413,6 +417,20 @@ def _proxy_fields() -> tuple[str, ...]:
         "drain_timeout_s",
         "lame_duck_s",
     )
+
+
+def _node_offer(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What the environment says that this machine offers, as `NodeConfig` names it."""
+    names = ("num_cpus", "num_gpus", "memory_bytes", "resources", "labels")
+    variables = {f"SLIPKNOT_NODE_{name.upper()}" for name in names}
+    given = {key: value for key, value in environ.items() if key in variables}
+    if not given:
+        return {}
+    from slipknot_core.role_options import read_config_json
+    from slipknot_replica.node_main import NodeConfig
+
+    values: dict[str, Any] = json.loads(read_config_json("node", NodeConfig, [], environ=given))
+    return values
 
 
 def _wait_readable(fd: int, timeout_s: float) -> bool:

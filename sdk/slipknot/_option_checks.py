@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from slipknot_core.resources import CPU, GPU, MEMORY, PlacementStrategy
+
 from ._names import checked_deployment_name
 
 Check = Callable[[str, Any], Any]
@@ -16,6 +18,8 @@ Check = Callable[[str, Any], Any]
 RESOURCES = ("num_cpus", "num_gpus", "memory", "object_store_memory")
 """Keys of `ray_actor_options` that are numbers."""
 RESOURCE_OPTIONS = (*RESOURCES, "resources", "accelerator_type", "label_selector", "runtime_env")
+SMALLEST_AMOUNT = 0.0001
+"""Of a resource, but nothing at all."""
 
 
 def name_option(name: str, value: Any) -> str | None:
@@ -120,17 +124,12 @@ def resources(name: str, value: Any) -> dict[str, Any] | None:
     unknown = [key for key in value if key not in RESOURCE_OPTIONS]
     if unknown:
         raise ValueError(f"{name} has no key {unknown[0]!r}; its keys are {', '.join(RESOURCE_OPTIONS)}")
-    for key in RESOURCES:
-        if value.get(key) is not None:
-            number(f"{name}.{key}", value[key], minimum=0)
-    for key, amount in _mapping(f"{name}.resources", value.get("resources")).items():
-        number(f"{name}.resources.{key}", amount, minimum=0)
-    unsupported = sorted(set(_mapping(f"{name}.runtime_env", value.get("runtime_env"))) - {"env_vars"})
-    if unsupported:
-        raise ValueError(
-            f"{name}.runtime_env.{unsupported[0]} is not supported, only env_vars is; "
-            "install what replicas need in the environment that the cluster runs in"
-        )
+    _check_amounts(name, value)
+    for key, selector in _mapping(f"{name}.label_selector", value.get("label_selector")).items():
+        _text(f"{name}.label_selector.{key}", selector)
+    if value.get("accelerator_type") is not None:
+        _text(f"{name}.accelerator_type", value["accelerator_type"])
+    _check_environment(f"{name}.runtime_env", value.get("runtime_env"))
     kept: dict[str, Any] = json_value(name, dict(value))
     return kept
 
@@ -142,10 +141,58 @@ def adapter(name: str, value: Any) -> Any:
     return value
 
 
+def strategy(name: str, value: Any) -> str:
+    """One of the words of `PlacementStrategy`."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, not {value!r}")
+    words = [known.value for known in PlacementStrategy]
+    if value.lower() not in words:
+        raise ValueError(f"{name} must be one of {', '.join(words)}, not {value!r}")
+    return value.lower()
+
+
 def removed(name: str, value: Any, *, remedy: str) -> None:
     """An option that there once was, or that only Ray has."""
     if value is not None:
         raise ValueError(f"{name} is not supported: {remedy}")
+
+
+def _check_amounts(name: str, value: Mapping[str, Any]) -> None:
+    for key in RESOURCES:
+        if value.get(key) is not None:
+            _amount(f"{name}.{key}", value[key])
+    gpus = value.get("num_gpus") or 0
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError(
+            f"{name}.num_gpus must be a fraction of one GPU or a whole number of GPUs, not {gpus!r}"
+        )
+    for key, amount in _mapping(f"{name}.resources", value.get("resources")).items():
+        if key in (CPU, GPU, MEMORY):
+            raise ValueError(f"{name}.resources.{key} has an option of its own: num_cpus, num_gpus or memory")
+        _amount(f"{name}.resources.{key}", amount)
+
+
+def _check_environment(name: str, value: Any) -> None:
+    environment = _mapping(name, value)
+    for key, text in _mapping(f"{name}.env_vars", environment.get("env_vars")).items():
+        _text(f"{name}.env_vars.{key}", text)
+    unsupported = sorted(set(environment) - {"env_vars"})
+    if unsupported:
+        raise ValueError(
+            f"{name}.{unsupported[0]} is not supported, only env_vars is; "
+            "install what replicas need in the environment that the cluster runs in"
+        )
+
+
+def _amount(name: str, value: Any) -> None:
+    amount = number(name, value, minimum=0)
+    if 0 < amount < SMALLEST_AMOUNT:
+        raise ValueError(f"{name} must be 0 or at least {SMALLEST_AMOUNT:g}, not {value!r}")
+
+
+def _text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, not {value!r}")
 
 
 def _mapping(name: str, value: Any) -> Mapping[str, Any]:
@@ -191,6 +238,7 @@ CHECKS: Mapping[str, Check] = {
     "max_constructor_retry_count": whole_number,
     "autoscaling_config": autoscaling_config,
     "ray_actor_options": resources,
+    "placement_strategy": strategy,
     "max_replicas_per_node": partial(whole_number, maximum=100, or_none=True),
     "request_router_config": partial(model, class_name="RequestRouterConfig"),
     "rolling_update_percentage": partial(number, above=0, maximum=1),

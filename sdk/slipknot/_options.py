@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from slipknot_core.autoscaling_spec import AutoscalingSpec
+from slipknot_core.resources import PlacementStrategy, Resources
 from slipknot_core.spec import CodeSource, DeploymentSpec
 
 from ._option_checks import CHECKS, REMOVED, autoscaling_config
@@ -58,9 +59,13 @@ class OptionValues(TypedDict, total=False):
     autoscaling_config: Any
     """`AutoscalingConfig` or dict: the number of replicas follows the load."""
     ray_actor_options: Mapping[str, Any] | None
-    """Resources of a replica: num_cpus, num_gpus, memory, resources … Kept; not yet effective."""
+    """What a replica needs of its node: num_cpus (default 1), num_gpus, memory (bytes), resources,
+    label_selector, accelerator_type; and runtime_env.env_vars.
+    """
     max_replicas_per_node: int | None
-    """From 1 to 100. Kept; not yet effective."""
+    """From 1 to 100; None: no limit."""
+    placement_strategy: str
+    """Which of the nodes with room gets a new replica: "spread" (default) evenly, or "pack" the fullest."""
     request_router_config: Any
     """`RequestRouterConfig` or dict. Kept; not yet effective."""
     rolling_update_percentage: float
@@ -98,6 +103,7 @@ class DeploymentOptions:
     autoscaling_config: Mapping[str, Any] | None = None
     ray_actor_options: Mapping[str, Any] | None = None
     max_replicas_per_node: int | None = None
+    placement_strategy: str = PlacementStrategy.SPREAD.value
     request_router_config: Mapping[str, Any] | None = None
     rolling_update_percentage: float = 0.2
     max_surge_percent: float = 0.0
@@ -123,6 +129,7 @@ class DeploymentOptions:
         """
         backpressure = self.backpressure_config or {}
         logging = self.logging_config or logging_config
+        actor = self.ray_actor_options or {}
         return DeploymentSpec(
             name=self.name,
             code=code,
@@ -143,6 +150,10 @@ class DeploymentOptions:
             max_surge_percent=self.max_surge_percent,
             logging_config_json=json.dumps(logging) if logging else "",
             max_constructor_attempts=min(DEFAULT_CONSTRUCTOR_ATTEMPTS, self.max_constructor_retry_count),
+            resources=Resources.from_actor_options(self.ray_actor_options),
+            max_replicas_per_node=self.max_replicas_per_node or 0,
+            placement_strategy=PlacementStrategy(self.placement_strategy),
+            env_vars=dict((actor.get("runtime_env") or {}).get("env_vars") or {}),
         )
 
     def restart_key(self) -> str:
@@ -157,8 +168,6 @@ class DeploymentOptions:
 
 _KEPT = (
     "max_constructor_retry_count",
-    "max_replicas_per_node",
-    "ray_actor_options",
     "request_router_config",
 )
 """Options whose effect comes later; they travel in `extra_options_json`."""

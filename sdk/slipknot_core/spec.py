@@ -12,6 +12,12 @@ from slipknot_proto.v1 import spec_pb2
 
 from .autoscaling_spec import AutoscalingSpec
 from .ids import DeploymentId
+from .resources import PlacementStrategy, Resources
+
+_STRATEGIES = {
+    PlacementStrategy.SPREAD: spec_pb2.PLACEMENT_STRATEGY_SPREAD,
+    PlacementStrategy.PACK: spec_pb2.PLACEMENT_STRATEGY_PACK,
+}
 
 DEFAULT_ROLLING_UPDATE_PERCENTAGE = 0.2
 
@@ -91,6 +97,12 @@ class DeploymentSpec:
     autoscaling: AutoscalingSpec | None = None
     rolling_update_percentage: float = DEFAULT_ROLLING_UPDATE_PERCENTAGE
     max_surge_percent: float = 0.0
+    resources: Resources = field(default_factory=Resources)
+    max_replicas_per_node: int = 0
+    """0: no limit."""
+    placement_strategy: PlacementStrategy = PlacementStrategy.SPREAD
+    env_vars: Mapping[str, str] = field(default_factory=dict)
+    """Of its replicas, over those of the application."""
 
     @classmethod
     def from_proto(cls, message: spec_pb2.DeploymentSpec) -> "DeploymentSpec":
@@ -118,6 +130,14 @@ class DeploymentSpec:
             else None,
             rolling_update_percentage=message.rolling_update_percentage or DEFAULT_ROLLING_UPDATE_PERCENTAGE,
             max_surge_percent=message.max_surge_percent,
+            resources=Resources.from_proto(message.resources),
+            max_replicas_per_node=message.max_replicas_per_node,
+            placement_strategy=(
+                PlacementStrategy.PACK
+                if message.placement_strategy == spec_pb2.PLACEMENT_STRATEGY_PACK
+                else PlacementStrategy.SPREAD
+            ),
+            env_vars=dict(message.env_vars),
         )
 
     def to_proto(self) -> spec_pb2.DeploymentSpec:
@@ -143,6 +163,10 @@ class DeploymentSpec:
             autoscaling=self.autoscaling.to_proto() if self.autoscaling else None,
             rolling_update_percentage=self.rolling_update_percentage,
             max_surge_percent=self.max_surge_percent,
+            resources=self.resources.to_proto(),
+            max_replicas_per_node=self.max_replicas_per_node,
+            placement_strategy=_STRATEGIES[self.placement_strategy],
+            env_vars=dict(self.env_vars),
         )
 
     @property
@@ -214,6 +238,8 @@ class ReplicaLaunch:
     advertise_host: str = ""
     refuse_pickle: bool = False
     metrics_dir: str = ""
+    gpu_ids: tuple[str, ...] = ()
+    """GPUs that the replica may use."""
 
     @classmethod
     def from_proto(cls, message: spec_pb2.ReplicaLaunch) -> "ReplicaLaunch":
@@ -232,6 +258,7 @@ class ReplicaLaunch:
             advertise_host=message.advertise_host,
             refuse_pickle=message.refuse_pickle,
             metrics_dir=message.metrics_dir,
+            gpu_ids=tuple(message.gpu_ids),
         )
 
     def to_proto(self) -> spec_pb2.ReplicaLaunch:
@@ -250,4 +277,5 @@ class ReplicaLaunch:
             advertise_host=self.advertise_host,
             refuse_pickle=self.refuse_pickle,
             metrics_dir=self.metrics_dir,
+            gpu_ids=self.gpu_ids,
         )

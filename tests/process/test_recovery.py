@@ -190,7 +190,59 @@ def test_a_delete_is_finished_by_the_next_controller(url: str, journal: Journal,
     assert application() is None
 
 
-def test_a_killed_node_agent_takes_its_replicas_along_and_all_come_back(load: Load) -> None:
+def agent_pid() -> int:
+    """Of the node agent; 0 while there is none."""
+    return next((node.pid for node in cluster_status().nodes), 0)
+
+
+def test_a_killed_node_agent_is_not_noticed(load: Load) -> None:
+    before, pid = running_replicas(), agent_pid()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: agent_pid() not in (0, pid))
+    load.wait_for_more(20)
+    assert running_replicas() == before
+    assert all(is_alive(replica) for replica in before.values())
+    serve.run(Says.options(num_replicas=3).bind())  # the successor stops the old ones and starts new ones
+    assert not running_replicas().keys() & before.keys()
+    wait_until(lambda: not any(is_alive(replica) for replica in before.values()))
+    load.wait_for_more(20)
+    assert load.failures == []
+
+
+def test_what_an_adopted_replica_writes_is_carried_on_and_its_end_is_told(
+    url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    @serve.deployment(logging_config={"enable_access_log": False})
+    class Ends:
+        async def __call__(self) -> str:
+            sys.stderr.write("an adopted replica's last words\n")
+            os._exit(7)
+
+    serve.run(Ends.bind())
+    ((replica_id, pid),) = running_replicas().items()
+    before = agent_pid()
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: agent_pid() not in (0, before))
+    assert httpx.get(url).status_code >= 500
+    message = wait_until(lambda: "ended with status 7" in (m := application().deployments[0].message) and m)
+    assert replica_id in message and "an adopted replica's last words" in message
+    shown = capfd.readouterr()
+    assert f"pid={pid}) an adopted replica's last words" in shown.out + shown.err
+    serve.delete("default")
+
+
+def test_replicas_that_end_while_there_is_no_agent_are_replaced(load: Load) -> None:
+    before, pid = running_replicas(), agent_pid()
+    os.kill(pid, signal.SIGSTOP)  # it neither reports nor stops anything any more
+    for replica in before.values():
+        os.kill(replica, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(now := running_replicas()) == 2 and not now.keys() & before.keys())
+    load.wait_for_more(20)
+    assert len(load.failures) <= 2 * CLIENTS
+
+
+def test_a_killed_node_takes_its_replicas_along_and_all_come_back(load: Load) -> None:
     before = running_replicas()
     os.kill(child_running("slipknot_replica.node_main"), signal.SIGKILL)
     wait_until(lambda: not any(is_alive(pid) for pid in before.values()))
@@ -296,7 +348,7 @@ def test_two_clusters_on_one_machine_do_not_disturb_each_other(start_script: Any
 def test_children_die_with_a_parent_that_is_killed(start_script: Any) -> None:
     parent, url = start_script("here")
     children = descendants(parent.pid)
-    assert len(children) >= 5  # controller, proxy, node agent, zygote, replica
+    assert len(children) >= 5  # controller, proxy, node, its agent, replica
     parent.kill()
     parent.wait()
     wait_until_gone(children)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from slipknot_controller.condition import Condition, after_order
 from slipknot_controller.desired import Desired
+from slipknot_controller.engine import NoRoom
 from slipknot_controller.lifecycle import ReplicaState
 from slipknot_controller.observed import ObservedDeployment, Registration
 from slipknot_controller.reconcile import reconcile
@@ -36,6 +37,10 @@ class Simulation:
         self.desired: Desired | None = None
         self.effects: list[Effect] = []
         self.wake_at_s: float | None = None
+        self.places: int | None = None
+        """For replicas, of whatever version; None: without end."""
+        self.makes_room = True
+        """A place is there again when an old replica has left."""
         self._generation = 0
         self._started = 0
 
@@ -43,6 +48,10 @@ class Simulation:
 
     def start(self, desired: Desired) -> tuple[str, str]:
         """A process that does nothing until `joined` or `running` is called for it."""
+        replicas = self.observed.replicas.values()
+        if self.places is not None and len(replicas) >= self.places:
+            old = [r.replica_id for r in replicas if r.is_staying and r.version != desired.spec.version]
+            raise NoRoom("all is full", tuple(old[-1:]) if self.makes_room else ())
         self._started += 1
         self.effects.append(Effect("start", f"r{self._started}"))
         return f"r{self._started}", "node"
@@ -81,9 +90,11 @@ class Simulation:
     # What happens in the world.
 
     def room(self, word: str) -> None:
-        """The engine has a place for another replica ("some"), has none, or would have one after one left."""
-        self.observed.has_room = word == "some"
-        self.observed.can_make_room = word == "after-leaving"
+        """The engine has a place for another replica ("some"), has none, or would have one after one left; or
+        it has so many places.
+        """
+        self.makes_room = word != "none"
+        self.places = int(word) if word.isdecimal() else None if word == "some" else 0
         self.reconcile()
 
     def advance(self, to_s: float) -> None:

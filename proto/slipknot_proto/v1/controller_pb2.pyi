@@ -134,7 +134,7 @@ class ApplicationStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., status: _Optional[str] = ..., message: _Optional[str] = ..., deployed_time_s: _Optional[float] = ..., deployments: _Optional[_Iterable[_Union[DeploymentStatus, _Mapping]]] = ..., route_prefix: _Optional[str] = ..., docs_path: _Optional[str] = ..., generation: _Optional[int] = ..., ingress_deployment: _Optional[str] = ...) -> None: ...
 
 class DeploymentStatus(_message.Message):
-    __slots__ = ("name", "status", "status_trigger", "message", "replica_states", "target_num_replicas", "replicas")
+    __slots__ = ("name", "status", "status_trigger", "message", "replica_states", "target_num_replicas", "replicas", "pending_replicas", "pending_reason")
     class ReplicaStatesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +149,8 @@ class DeploymentStatus(_message.Message):
     REPLICA_STATES_FIELD_NUMBER: _ClassVar[int]
     TARGET_NUM_REPLICAS_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_REASON_FIELD_NUMBER: _ClassVar[int]
     name: str
     status: str
     status_trigger: str
@@ -156,23 +158,36 @@ class DeploymentStatus(_message.Message):
     replica_states: _containers.ScalarMap[str, int]
     target_num_replicas: int
     replicas: _containers.RepeatedCompositeFieldContainer[ReplicaStatus]
-    def __init__(self, name: _Optional[str] = ..., status: _Optional[str] = ..., status_trigger: _Optional[str] = ..., message: _Optional[str] = ..., replica_states: _Optional[_Mapping[str, int]] = ..., target_num_replicas: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaStatus, _Mapping]]] = ...) -> None: ...
+    pending_replicas: int
+    pending_reason: str
+    def __init__(self, name: _Optional[str] = ..., status: _Optional[str] = ..., status_trigger: _Optional[str] = ..., message: _Optional[str] = ..., replica_states: _Optional[_Mapping[str, int]] = ..., target_num_replicas: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaStatus, _Mapping]]] = ..., pending_replicas: _Optional[int] = ..., pending_reason: _Optional[str] = ...) -> None: ...
 
 class ReplicaStatus(_message.Message):
-    __slots__ = ("replica_id", "state", "pid", "node_id", "ongoing", "address")
+    __slots__ = ("replica_id", "state", "pid", "node_id", "ongoing", "address", "resources", "gpu_ids")
+    class ResourcesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     ONGOING_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    GPU_IDS_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     state: str
     pid: int
     node_id: str
     ongoing: int
     address: str
-    def __init__(self, replica_id: _Optional[str] = ..., state: _Optional[str] = ..., pid: _Optional[int] = ..., node_id: _Optional[str] = ..., ongoing: _Optional[int] = ..., address: _Optional[str] = ...) -> None: ...
+    resources: _containers.ScalarMap[str, float]
+    gpu_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, replica_id: _Optional[str] = ..., state: _Optional[str] = ..., pid: _Optional[int] = ..., node_id: _Optional[str] = ..., ongoing: _Optional[int] = ..., address: _Optional[str] = ..., resources: _Optional[_Mapping[str, float]] = ..., gpu_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ProxyStatus(_message.Message):
     __slots__ = ("proxy_id", "status", "node_id", "http_address", "gateway_address", "pid", "gateway_is_open", "admin_address")
@@ -195,15 +210,42 @@ class ProxyStatus(_message.Message):
     def __init__(self, proxy_id: _Optional[str] = ..., status: _Optional[str] = ..., node_id: _Optional[str] = ..., http_address: _Optional[str] = ..., gateway_address: _Optional[str] = ..., pid: _Optional[int] = ..., gateway_is_open: _Optional[bool] = ..., admin_address: _Optional[str] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("node_id", "hostname", "pid", "replica_count", "admin_address")
+    __slots__ = ("node_id", "hostname", "pid", "replica_count", "admin_address", "offered", "used", "labels")
+    class OfferedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class UsedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     REPLICA_COUNT_FIELD_NUMBER: _ClassVar[int]
     ADMIN_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    OFFERED_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     hostname: str
     pid: int
     replica_count: int
     admin_address: str
-    def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., pid: _Optional[int] = ..., replica_count: _Optional[int] = ..., admin_address: _Optional[str] = ...) -> None: ...
+    offered: _containers.ScalarMap[str, float]
+    used: _containers.ScalarMap[str, float]
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., pid: _Optional[int] = ..., replica_count: _Optional[int] = ..., admin_address: _Optional[str] = ..., offered: _Optional[_Mapping[str, float]] = ..., used: _Optional[_Mapping[str, float]] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...

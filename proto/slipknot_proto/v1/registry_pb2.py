@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from slipknot_proto.v1 import spec_pb2 as slipknot_dot_v1_dot_spec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aslipknot/v1/registry.proto\x12\x0bslipknot.v1\x1a\x16slipknot/v1/spec.proto\"\xb4\x02\n\x12JoinReplicaRequest\x12*\n\x05hello\x18\x01 \x01(\x0b\x32\x19.slipknot.v1.ReplicaHelloH\x00\x12*\n\x05state\x18\x02 \x01(\x0b\x32\x19.slipknot.v1.ReplicaStateH\x00\x12(\n\x04load\x18\x03 \x01(\x0b\x32\x18.slipknot.v1.ReplicaLoadH\x00\x12+\n\x06health\x18\x04 \x01(\x0b\x32\x19.slipknot.v1.HealthReportH\x00\x12\x36\n\x0creconfigured\x18\x05 \x01(\x0b\x32\x1e.slipknot.v1.ReconfigureReportH\x00\x12,\n\x06models\x18\x46 \x01(\x0b\x32\x1a.slipknot.v1.ReplicaModelsH\x00\x42\t\n\x07message\"\x8a\x02\n\x0cReplicaHello\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x10\n\x08\x61pp_name\x18\x02 \x01(\t\x12\x17\n\x0f\x64\x65ployment_name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x0f\n\x07node_id\x18\x06 \x01(\t\x12\x0b\n\x03pid\x18\x07 \x01(\r\x12(\n\x05state\x18\x08 \x01(\x0b\x32\x19.slipknot.v1.ReplicaState\x12\x18\n\x10has_health_check\x18\t \x01(\x08\x12\x18\n\x10user_config_hash\x18\n \x01(\t\x12\x1d\n\x15multiplexed_model_ids\x18\x46 \x03(\t\"\xfc\x01\n\x0cReplicaState\x12.\n\x05state\x18\x01 \x01(\x0e\x32\x1f.slipknot.v1.ReplicaState.State\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tdocs_path\x18\x03 \x01(\t\x12\x18\n\x10has_health_check\x18\x04 \x01(\x08\"~\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x12\x12\n\x0eSTATE_DRAINING\x10\x04\x12\x11\n\rSTATE_STOPPED\x10\x05\"/\n\x0bReplicaLoad\x12\x0f\n\x07ongoing\x18\x01 \x01(\r\x12\x0f\n\x07waiting\x18\x02 \x01(\r\"\"\n\rReplicaModels\x12\x11\n\tmodel_ids\x18\x01 \x03(\t\"0\n\x0cHealthReport\x12\x0f\n\x07healthy\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\"<\n\x11ReconfigureReport\x12\x18\n\x10user_config_hash\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\xad\x01\n\x13JoinReplicaResponse\x12.\n\x07welcome\x18\x01 \x01(\x0b\x32\x1b.slipknot.v1.ReplicaWelcomeH\x00\x12/\n\x0breconfigure\x18\x02 \x01(\x0b\x32\x18.slipknot.v1.ReconfigureH\x00\x12*\n\x05\x64rain\x18\x03 \x01(\x0b\x32\x19.slipknot.v1.DrainReplicaH\x00\x42\t\n\x07message\"B\n\x0eReplicaWelcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t\"X\n\x0bReconfigure\x12/\n\ndeployment\x18\x01 \x01(\x0b\x32\x1b.slipknot.v1.DeploymentSpec\x12\x18\n\x10user_config_hash\x18\x02 \x01(\t\"!\n\x0c\x44rainReplica\x12\x11\n\ttimeout_s\x18\x01 \x01(\x01\"\xad\x01\n\x0fJoinNodeRequest\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.slipknot.v1.NodeHelloH\x00\x12\x34\n\x0ereplica_exited\x18\x02 \x01(\x0b\x32\x1a.slipknot.v1.ReplicaExitedH\x00\x12\x30\n\x0c\x62uild_result\x18\x03 \x01(\x0b\x32\x18.slipknot.v1.BuildResultH\x00\x42\t\n\x07message\"\x87\x02\n\tNodeHello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x10\n\x08num_cpus\x18\x04 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x13\n\x0breplica_ids\x18\x06 \x03(\t\x12\x32\n\x06labels\x18\x07 \x03(\x0b\x32\".slipknot.v1.NodeHello.LabelsEntry\x12\x13\n\x0bincarnation\x18\x14 \x01(\t\x12\x15\n\radmin_address\x18< \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"F\n\rReplicaExited\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x11\n\texit_code\x18\x02 \x01(\x05\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"a\n\x0b\x42uildResult\x12\x10\n\x08\x62uild_id\x18\x01 \x01(\t\x12\x31\n\x0b\x61pplication\x18\x02 \x01(\x0b\x32\x1c.slipknot.v1.ApplicationSpec\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\xec\x01\n\x10JoinNodeResponse\x12+\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.slipknot.v1.NodeWelcomeH\x00\x12\x32\n\rstart_replica\x18\x02 \x01(\x0b\x32\x19.slipknot.v1.StartReplicaH\x00\x12\x30\n\x0cstop_replica\x18\x03 \x01(\x0b\x32\x18.slipknot.v1.StopReplicaH\x00\x12:\n\x11\x62uild_application\x18\x04 \x01(\x0b\x32\x1d.slipknot.v1.BuildApplicationH\x00\x42\t\n\x07message\"\x1c\n\x0bNodeWelcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\":\n\x0cStartReplica\x12*\n\x06launch\x18\x01 \x01(\x0b\x32\x1a.slipknot.v1.ReplicaLaunch\"2\n\x0bStopReplica\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x0f\n\x07grace_s\x18\x02 \x01(\x01\"\xb8\x01\n\x10\x42uildApplication\x12\x10\n\x08\x62uild_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0croute_prefix\x18\x03 \x01(\t\x12\x18\n\x10has_route_prefix\x18\x04 \x01(\x08\x12)\n\x06source\x18\x05 \x01(\x0b\x32\x19.slipknot.v1.ImportSource\x12\x16\n\x0eoverrides_json\x18\x06 \x01(\t\x12\x11\n\ttimeout_s\x18\x07 \x01(\x01\x32\xb4\x01\n\x0fRegistryService\x12T\n\x0bJoinReplica\x12\x1f.slipknot.v1.JoinReplicaRequest\x1a .slipknot.v1.JoinReplicaResponse(\x01\x30\x01\x12K\n\x08JoinNode\x12\x1c.slipknot.v1.JoinNodeRequest\x1a\x1d.slipknot.v1.JoinNodeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aslipknot/v1/registry.proto\x12\x0bslipknot.v1\x1a\x16slipknot/v1/spec.proto\"\xb4\x02\n\x12JoinReplicaRequest\x12*\n\x05hello\x18\x01 \x01(\x0b\x32\x19.slipknot.v1.ReplicaHelloH\x00\x12*\n\x05state\x18\x02 \x01(\x0b\x32\x19.slipknot.v1.ReplicaStateH\x00\x12(\n\x04load\x18\x03 \x01(\x0b\x32\x18.slipknot.v1.ReplicaLoadH\x00\x12+\n\x06health\x18\x04 \x01(\x0b\x32\x19.slipknot.v1.HealthReportH\x00\x12\x36\n\x0creconfigured\x18\x05 \x01(\x0b\x32\x1e.slipknot.v1.ReconfigureReportH\x00\x12,\n\x06models\x18\x46 \x01(\x0b\x32\x1a.slipknot.v1.ReplicaModelsH\x00\x42\t\n\x07message\"\x8a\x02\n\x0cReplicaHello\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x10\n\x08\x61pp_name\x18\x02 \x01(\t\x12\x17\n\x0f\x64\x65ployment_name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x0f\n\x07node_id\x18\x06 \x01(\t\x12\x0b\n\x03pid\x18\x07 \x01(\r\x12(\n\x05state\x18\x08 \x01(\x0b\x32\x19.slipknot.v1.ReplicaState\x12\x18\n\x10has_health_check\x18\t \x01(\x08\x12\x18\n\x10user_config_hash\x18\n \x01(\t\x12\x1d\n\x15multiplexed_model_ids\x18\x46 \x03(\t\"\xfc\x01\n\x0cReplicaState\x12.\n\x05state\x18\x01 \x01(\x0e\x32\x1f.slipknot.v1.ReplicaState.State\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tdocs_path\x18\x03 \x01(\t\x12\x18\n\x10has_health_check\x18\x04 \x01(\x08\"~\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x12\x12\n\x0eSTATE_DRAINING\x10\x04\x12\x11\n\rSTATE_STOPPED\x10\x05\"/\n\x0bReplicaLoad\x12\x0f\n\x07ongoing\x18\x01 \x01(\r\x12\x0f\n\x07waiting\x18\x02 \x01(\r\"\"\n\rReplicaModels\x12\x11\n\tmodel_ids\x18\x01 \x03(\t\"0\n\x0cHealthReport\x12\x0f\n\x07healthy\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\"<\n\x11ReconfigureReport\x12\x18\n\x10user_config_hash\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\xad\x01\n\x13JoinReplicaResponse\x12.\n\x07welcome\x18\x01 \x01(\x0b\x32\x1b.slipknot.v1.ReplicaWelcomeH\x00\x12/\n\x0breconfigure\x18\x02 \x01(\x0b\x32\x18.slipknot.v1.ReconfigureH\x00\x12*\n\x05\x64rain\x18\x03 \x01(\x0b\x32\x19.slipknot.v1.DrainReplicaH\x00\x42\t\n\x07message\"B\n\x0eReplicaWelcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t\"X\n\x0bReconfigure\x12/\n\ndeployment\x18\x01 \x01(\x0b\x32\x1b.slipknot.v1.DeploymentSpec\x12\x18\n\x10user_config_hash\x18\x02 \x01(\t\"!\n\x0c\x44rainReplica\x12\x11\n\ttimeout_s\x18\x01 \x01(\x01\"\xd6\x01\n\x0fJoinNodeRequest\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.slipknot.v1.NodeHelloH\x00\x12\x34\n\x0ereplica_exited\x18\x02 \x01(\x0b\x32\x1a.slipknot.v1.ReplicaExitedH\x00\x12\x30\n\x0c\x62uild_result\x18\x03 \x01(\x0b\x32\x18.slipknot.v1.BuildResultH\x00\x12\'\n\x05\x61live\x18( \x01(\x0b\x32\x16.slipknot.v1.NodeAliveH\x00\x42\t\n\x07message\"\xc3\x03\n\tNodeHello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x10\n\x08num_cpus\x18\x04 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x13\n\x0breplica_ids\x18\x06 \x03(\t\x12\x32\n\x06labels\x18\x07 \x03(\x0b\x32\".slipknot.v1.NodeHello.LabelsEntry\x12\x13\n\x0bincarnation\x18\x14 \x01(\t\x12\x15\n\radmin_address\x18< \x01(\t\x12\x0f\n\x07gpu_ids\x18( \x03(\t\x12\x45\n\x10\x63ustom_resources\x18) \x03(\x0b\x32+.slipknot.v1.NodeHello.CustomResourcesEntry\x12*\n\x08replicas\x18* \x03(\x0b\x32\x18.slipknot.v1.HeldReplica\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x36\n\x14\x43ustomResourcesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa0\x01\n\x0bHeldReplica\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x10\n\x08\x61pp_name\x18\x02 \x01(\t\x12\x17\n\x0f\x64\x65ployment_name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x30\n\tresources\x18\x05 \x01(\x0b\x32\x1d.slipknot.v1.ReplicaResources\x12\x0f\n\x07gpu_ids\x18\x06 \x03(\t\"\x0b\n\tNodeAlive\"F\n\rReplicaExited\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x11\n\texit_code\x18\x02 \x01(\x05\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"a\n\x0b\x42uildResult\x12\x10\n\x08\x62uild_id\x18\x01 \x01(\t\x12\x31\n\x0b\x61pplication\x18\x02 \x01(\x0b\x32\x1c.slipknot.v1.ApplicationSpec\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\xec\x01\n\x10JoinNodeResponse\x12+\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.slipknot.v1.NodeWelcomeH\x00\x12\x32\n\rstart_replica\x18\x02 \x01(\x0b\x32\x19.slipknot.v1.StartReplicaH\x00\x12\x30\n\x0cstop_replica\x18\x03 \x01(\x0b\x32\x18.slipknot.v1.StopReplicaH\x00\x12:\n\x11\x62uild_application\x18\x04 \x01(\x0b\x32\x1d.slipknot.v1.BuildApplicationH\x00\x42\t\n\x07message\"\x1c\n\x0bNodeWelcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\":\n\x0cStartReplica\x12*\n\x06launch\x18\x01 \x01(\x0b\x32\x1a.slipknot.v1.ReplicaLaunch\"2\n\x0bStopReplica\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x0f\n\x07grace_s\x18\x02 \x01(\x01\"\xb8\x01\n\x10\x42uildApplication\x12\x10\n\x08\x62uild_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0croute_prefix\x18\x03 \x01(\t\x12\x18\n\x10has_route_prefix\x18\x04 \x01(\x08\x12)\n\x06source\x18\x05 \x01(\x0b\x32\x19.slipknot.v1.ImportSource\x12\x16\n\x0eoverrides_json\x18\x06 \x01(\t\x12\x11\n\ttimeout_s\x18\x07 \x01(\x01\x32\xb4\x01\n\x0fRegistryService\x12T\n\x0bJoinReplica\x12\x1f.slipknot.v1.JoinReplicaRequest\x1a .slipknot.v1.JoinReplicaResponse(\x01\x30\x01\x12K\n\x08JoinNode\x12\x1c.slipknot.v1.JoinNodeRequest\x1a\x1d.slipknot.v1.JoinNodeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NODEHELLO_LABELSENTRY']._loaded_options = None
   _globals['_NODEHELLO_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_NODEHELLO_CUSTOMRESOURCESENTRY']._loaded_options = None
+  _globals['_NODEHELLO_CUSTOMRESOURCESENTRY']._serialized_options = b'8\001'
   _globals['_JOINREPLICAREQUEST']._serialized_start=68
   _globals['_JOINREPLICAREQUEST']._serialized_end=376
   _globals['_REPLICAHELLO']._serialized_start=379
@@ -59,25 +61,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRAINREPLICA']._serialized_start=1433
   _globals['_DRAINREPLICA']._serialized_end=1466
   _globals['_JOINNODEREQUEST']._serialized_start=1469
-  _globals['_JOINNODEREQUEST']._serialized_end=1642
-  _globals['_NODEHELLO']._serialized_start=1645
-  _globals['_NODEHELLO']._serialized_end=1908
-  _globals['_NODEHELLO_LABELSENTRY']._serialized_start=1863
-  _globals['_NODEHELLO_LABELSENTRY']._serialized_end=1908
-  _globals['_REPLICAEXITED']._serialized_start=1910
-  _globals['_REPLICAEXITED']._serialized_end=1980
-  _globals['_BUILDRESULT']._serialized_start=1982
-  _globals['_BUILDRESULT']._serialized_end=2079
-  _globals['_JOINNODERESPONSE']._serialized_start=2082
-  _globals['_JOINNODERESPONSE']._serialized_end=2318
-  _globals['_NODEWELCOME']._serialized_start=2320
-  _globals['_NODEWELCOME']._serialized_end=2348
-  _globals['_STARTREPLICA']._serialized_start=2350
-  _globals['_STARTREPLICA']._serialized_end=2408
-  _globals['_STOPREPLICA']._serialized_start=2410
-  _globals['_STOPREPLICA']._serialized_end=2460
-  _globals['_BUILDAPPLICATION']._serialized_start=2463
-  _globals['_BUILDAPPLICATION']._serialized_end=2647
-  _globals['_REGISTRYSERVICE']._serialized_start=2650
-  _globals['_REGISTRYSERVICE']._serialized_end=2830
+  _globals['_JOINNODEREQUEST']._serialized_end=1683
+  _globals['_NODEHELLO']._serialized_start=1686
+  _globals['_NODEHELLO']._serialized_end=2137
+  _globals['_NODEHELLO_LABELSENTRY']._serialized_start=2036
+  _globals['_NODEHELLO_LABELSENTRY']._serialized_end=2081
+  _globals['_NODEHELLO_CUSTOMRESOURCESENTRY']._serialized_start=2083
+  _globals['_NODEHELLO_CUSTOMRESOURCESENTRY']._serialized_end=2137
+  _globals['_HELDREPLICA']._serialized_start=2140
+  _globals['_HELDREPLICA']._serialized_end=2300
+  _globals['_NODEALIVE']._serialized_start=2302
+  _globals['_NODEALIVE']._serialized_end=2313
+  _globals['_REPLICAEXITED']._serialized_start=2315
+  _globals['_REPLICAEXITED']._serialized_end=2385
+  _globals['_BUILDRESULT']._serialized_start=2387
+  _globals['_BUILDRESULT']._serialized_end=2484
+  _globals['_JOINNODERESPONSE']._serialized_start=2487
+  _globals['_JOINNODERESPONSE']._serialized_end=2723
+  _globals['_NODEWELCOME']._serialized_start=2725
+  _globals['_NODEWELCOME']._serialized_end=2753
+  _globals['_STARTREPLICA']._serialized_start=2755
+  _globals['_STARTREPLICA']._serialized_end=2813
+  _globals['_STOPREPLICA']._serialized_start=2815
+  _globals['_STOPREPLICA']._serialized_end=2865
+  _globals['_BUILDAPPLICATION']._serialized_start=2868
+  _globals['_BUILDAPPLICATION']._serialized_end=3052
+  _globals['_REGISTRYSERVICE']._serialized_start=3055
+  _globals['_REGISTRYSERVICE']._serialized_end=3235
 # @@protoc_insertion_point(module_scope)

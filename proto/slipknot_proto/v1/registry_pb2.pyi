@@ -141,17 +141,19 @@ class DrainReplica(_message.Message):
     def __init__(self, timeout_s: _Optional[float] = ...) -> None: ...
 
 class JoinNodeRequest(_message.Message):
-    __slots__ = ("hello", "replica_exited", "build_result")
+    __slots__ = ("hello", "replica_exited", "build_result", "alive")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     REPLICA_EXITED_FIELD_NUMBER: _ClassVar[int]
     BUILD_RESULT_FIELD_NUMBER: _ClassVar[int]
+    ALIVE_FIELD_NUMBER: _ClassVar[int]
     hello: NodeHello
     replica_exited: ReplicaExited
     build_result: BuildResult
-    def __init__(self, hello: _Optional[_Union[NodeHello, _Mapping]] = ..., replica_exited: _Optional[_Union[ReplicaExited, _Mapping]] = ..., build_result: _Optional[_Union[BuildResult, _Mapping]] = ...) -> None: ...
+    alive: NodeAlive
+    def __init__(self, hello: _Optional[_Union[NodeHello, _Mapping]] = ..., replica_exited: _Optional[_Union[ReplicaExited, _Mapping]] = ..., build_result: _Optional[_Union[BuildResult, _Mapping]] = ..., alive: _Optional[_Union[NodeAlive, _Mapping]] = ...) -> None: ...
 
 class NodeHello(_message.Message):
-    __slots__ = ("node_id", "hostname", "pid", "num_cpus", "memory_bytes", "replica_ids", "labels", "incarnation", "admin_address")
+    __slots__ = ("node_id", "hostname", "pid", "num_cpus", "memory_bytes", "replica_ids", "labels", "incarnation", "admin_address", "gpu_ids", "custom_resources", "replicas")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +161,13 @@ class NodeHello(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class CustomResourcesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +177,9 @@ class NodeHello(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ADMIN_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    GPU_IDS_FIELD_NUMBER: _ClassVar[int]
+    CUSTOM_RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     hostname: str
     pid: int
@@ -177,7 +189,30 @@ class NodeHello(_message.Message):
     labels: _containers.ScalarMap[str, str]
     incarnation: str
     admin_address: str
-    def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., pid: _Optional[int] = ..., num_cpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., replica_ids: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., incarnation: _Optional[str] = ..., admin_address: _Optional[str] = ...) -> None: ...
+    gpu_ids: _containers.RepeatedScalarFieldContainer[str]
+    custom_resources: _containers.ScalarMap[str, float]
+    replicas: _containers.RepeatedCompositeFieldContainer[HeldReplica]
+    def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., pid: _Optional[int] = ..., num_cpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., replica_ids: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., incarnation: _Optional[str] = ..., admin_address: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[str]] = ..., custom_resources: _Optional[_Mapping[str, float]] = ..., replicas: _Optional[_Iterable[_Union[HeldReplica, _Mapping]]] = ...) -> None: ...
+
+class HeldReplica(_message.Message):
+    __slots__ = ("replica_id", "app_name", "deployment_name", "version", "resources", "gpu_ids")
+    REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
+    APP_NAME_FIELD_NUMBER: _ClassVar[int]
+    DEPLOYMENT_NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    GPU_IDS_FIELD_NUMBER: _ClassVar[int]
+    replica_id: str
+    app_name: str
+    deployment_name: str
+    version: str
+    resources: _spec_pb2.ReplicaResources
+    gpu_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment_name: _Optional[str] = ..., version: _Optional[str] = ..., resources: _Optional[_Union[_spec_pb2.ReplicaResources, _Mapping]] = ..., gpu_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class NodeAlive(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class ReplicaExited(_message.Message):
     __slots__ = ("replica_id", "exit_code", "detail")

@@ -1,10 +1,20 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class PlacementStrategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PLACEMENT_STRATEGY_UNSPECIFIED: _ClassVar[PlacementStrategy]
+    PLACEMENT_STRATEGY_SPREAD: _ClassVar[PlacementStrategy]
+    PLACEMENT_STRATEGY_PACK: _ClassVar[PlacementStrategy]
+PLACEMENT_STRATEGY_UNSPECIFIED: PlacementStrategy
+PLACEMENT_STRATEGY_SPREAD: PlacementStrategy
+PLACEMENT_STRATEGY_PACK: PlacementStrategy
 
 class ApplicationSpec(_message.Message):
     __slots__ = ("name", "route_prefix", "ingress_deployment", "deployments", "import_source", "docs_path")
@@ -42,7 +52,14 @@ class ImportSource(_message.Message):
     def __init__(self, import_path: _Optional[str] = ..., args_json: _Optional[str] = ..., working_dir: _Optional[str] = ..., env_vars: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class DeploymentSpec(_message.Message):
-    __slots__ = ("name", "num_replicas", "max_ongoing_requests", "max_queued_requests", "user_config_json", "graceful_shutdown_wait_loop_s", "graceful_shutdown_timeout_s", "health_check_period_s", "health_check_timeout_s", "backpressure_status_code", "backpressure_retry_after_s", "version", "code", "extra_options_json", "logging_config_json", "max_constructor_attempts", "autoscaling", "rolling_update_percentage", "max_surge_percent")
+    __slots__ = ("name", "num_replicas", "max_ongoing_requests", "max_queued_requests", "user_config_json", "graceful_shutdown_wait_loop_s", "graceful_shutdown_timeout_s", "health_check_period_s", "health_check_timeout_s", "backpressure_status_code", "backpressure_retry_after_s", "version", "code", "extra_options_json", "logging_config_json", "max_constructor_attempts", "autoscaling", "rolling_update_percentage", "max_surge_percent", "resources", "max_replicas_per_node", "placement_strategy", "env_vars")
+    class EnvVarsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     NUM_REPLICAS_FIELD_NUMBER: _ClassVar[int]
     MAX_ONGOING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +79,10 @@ class DeploymentSpec(_message.Message):
     AUTOSCALING_FIELD_NUMBER: _ClassVar[int]
     ROLLING_UPDATE_PERCENTAGE_FIELD_NUMBER: _ClassVar[int]
     MAX_SURGE_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    MAX_REPLICAS_PER_NODE_FIELD_NUMBER: _ClassVar[int]
+    PLACEMENT_STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    ENV_VARS_FIELD_NUMBER: _ClassVar[int]
     name: str
     num_replicas: int
     max_ongoing_requests: int
@@ -81,7 +102,11 @@ class DeploymentSpec(_message.Message):
     autoscaling: AutoscalingSpec
     rolling_update_percentage: float
     max_surge_percent: float
-    def __init__(self, name: _Optional[str] = ..., num_replicas: _Optional[int] = ..., max_ongoing_requests: _Optional[int] = ..., max_queued_requests: _Optional[int] = ..., user_config_json: _Optional[str] = ..., graceful_shutdown_wait_loop_s: _Optional[float] = ..., graceful_shutdown_timeout_s: _Optional[float] = ..., health_check_period_s: _Optional[float] = ..., health_check_timeout_s: _Optional[float] = ..., backpressure_status_code: _Optional[int] = ..., backpressure_retry_after_s: _Optional[int] = ..., version: _Optional[str] = ..., code: _Optional[_Union[CodeSource, _Mapping]] = ..., extra_options_json: _Optional[str] = ..., logging_config_json: _Optional[str] = ..., max_constructor_attempts: _Optional[int] = ..., autoscaling: _Optional[_Union[AutoscalingSpec, _Mapping]] = ..., rolling_update_percentage: _Optional[float] = ..., max_surge_percent: _Optional[float] = ...) -> None: ...
+    resources: ReplicaResources
+    max_replicas_per_node: int
+    placement_strategy: PlacementStrategy
+    env_vars: _containers.ScalarMap[str, str]
+    def __init__(self, name: _Optional[str] = ..., num_replicas: _Optional[int] = ..., max_ongoing_requests: _Optional[int] = ..., max_queued_requests: _Optional[int] = ..., user_config_json: _Optional[str] = ..., graceful_shutdown_wait_loop_s: _Optional[float] = ..., graceful_shutdown_timeout_s: _Optional[float] = ..., health_check_period_s: _Optional[float] = ..., health_check_timeout_s: _Optional[float] = ..., backpressure_status_code: _Optional[int] = ..., backpressure_retry_after_s: _Optional[int] = ..., version: _Optional[str] = ..., code: _Optional[_Union[CodeSource, _Mapping]] = ..., extra_options_json: _Optional[str] = ..., logging_config_json: _Optional[str] = ..., max_constructor_attempts: _Optional[int] = ..., autoscaling: _Optional[_Union[AutoscalingSpec, _Mapping]] = ..., rolling_update_percentage: _Optional[float] = ..., max_surge_percent: _Optional[float] = ..., resources: _Optional[_Union[ReplicaResources, _Mapping]] = ..., max_replicas_per_node: _Optional[int] = ..., placement_strategy: _Optional[_Union[PlacementStrategy, str]] = ..., env_vars: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class AutoscalingSpec(_message.Message):
     __slots__ = ("min_replicas", "max_replicas", "initial_replicas", "has_initial_replicas", "target_ongoing_requests", "look_back_period_s", "upscale_delay_s", "downscale_delay_s", "downscale_to_zero_delay_s", "upscaling_factor", "downscaling_factor", "aggregation_function", "policy_function", "policy_kwargs_json")
@@ -115,6 +140,34 @@ class AutoscalingSpec(_message.Message):
     policy_kwargs_json: str
     def __init__(self, min_replicas: _Optional[int] = ..., max_replicas: _Optional[int] = ..., initial_replicas: _Optional[int] = ..., has_initial_replicas: _Optional[bool] = ..., target_ongoing_requests: _Optional[float] = ..., look_back_period_s: _Optional[float] = ..., upscale_delay_s: _Optional[float] = ..., downscale_delay_s: _Optional[float] = ..., downscale_to_zero_delay_s: _Optional[float] = ..., upscaling_factor: _Optional[float] = ..., downscaling_factor: _Optional[float] = ..., aggregation_function: _Optional[str] = ..., policy_function: _Optional[str] = ..., policy_kwargs_json: _Optional[str] = ...) -> None: ...
 
+class ReplicaResources(_message.Message):
+    __slots__ = ("num_cpus", "num_gpus", "memory_bytes", "custom", "label_selector")
+    class CustomEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class LabelSelectorEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NUM_CPUS_FIELD_NUMBER: _ClassVar[int]
+    NUM_GPUS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CUSTOM_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    num_cpus: float
+    num_gpus: float
+    memory_bytes: int
+    custom: _containers.ScalarMap[str, float]
+    label_selector: _containers.ScalarMap[str, str]
+    def __init__(self, num_cpus: _Optional[float] = ..., num_gpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., custom: _Optional[_Mapping[str, float]] = ..., label_selector: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
 class CodeSource(_message.Message):
     __slots__ = ("pickle", "import_source", "python_path")
     PICKLE_FIELD_NUMBER: _ClassVar[int]
@@ -126,7 +179,7 @@ class CodeSource(_message.Message):
     def __init__(self, pickle: _Optional[bytes] = ..., import_source: _Optional[_Union[ImportSource, _Mapping]] = ..., python_path: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReplicaLaunch(_message.Message):
-    __slots__ = ("replica_id", "app_name", "deployment", "controller_address", "socket_dir", "node_id", "is_ingress", "route_prefix", "logs_dir", "listen_host", "advertise_host", "refuse_pickle", "metrics_dir")
+    __slots__ = ("replica_id", "app_name", "deployment", "controller_address", "socket_dir", "node_id", "is_ingress", "route_prefix", "logs_dir", "listen_host", "advertise_host", "refuse_pickle", "metrics_dir", "gpu_ids")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     APP_NAME_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +193,7 @@ class ReplicaLaunch(_message.Message):
     ADVERTISE_HOST_FIELD_NUMBER: _ClassVar[int]
     REFUSE_PICKLE_FIELD_NUMBER: _ClassVar[int]
     METRICS_DIR_FIELD_NUMBER: _ClassVar[int]
+    GPU_IDS_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     app_name: str
     deployment: DeploymentSpec
@@ -153,4 +207,5 @@ class ReplicaLaunch(_message.Message):
     advertise_host: str
     refuse_pickle: bool
     metrics_dir: str
-    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment: _Optional[_Union[DeploymentSpec, _Mapping]] = ..., controller_address: _Optional[str] = ..., socket_dir: _Optional[str] = ..., node_id: _Optional[str] = ..., is_ingress: _Optional[bool] = ..., route_prefix: _Optional[str] = ..., logs_dir: _Optional[str] = ..., listen_host: _Optional[str] = ..., advertise_host: _Optional[str] = ..., refuse_pickle: _Optional[bool] = ..., metrics_dir: _Optional[str] = ...) -> None: ...
+    gpu_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment: _Optional[_Union[DeploymentSpec, _Mapping]] = ..., controller_address: _Optional[str] = ..., socket_dir: _Optional[str] = ..., node_id: _Optional[str] = ..., is_ingress: _Optional[bool] = ..., route_prefix: _Optional[str] = ..., logs_dir: _Optional[str] = ..., listen_host: _Optional[str] = ..., advertise_host: _Optional[str] = ..., refuse_pickle: _Optional[bool] = ..., metrics_dir: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[str]] = ...) -> None: ...

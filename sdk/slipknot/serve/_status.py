@@ -52,6 +52,8 @@ class DeploymentStatusTrigger(StrEnum):
 class ReplicaState(StrEnum):
     """Where a replica stands."""
 
+    PENDING = "PENDING"
+    """No node has room for it yet; the deployment's message says why."""
     STARTING = "STARTING"
     UPDATING = "UPDATING"
     RECOVERING = "RECOVERING"

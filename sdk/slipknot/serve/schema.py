@@ -88,6 +88,7 @@ class DeploymentSchema(BaseModel):
     request_router_config: dict[str, Any] | None = None
     rolling_update_percentage: float | None = None
     max_surge_percent: float | None = None
+    placement_strategy: str | None = None
 
     @field_validator("*", mode="before")
     @classmethod

@@ -11,6 +11,7 @@ from slipknot._option_checks import CHECKS, REMOVED
 from slipknot._options import DeploymentOptions, OptionValues, checked
 from slipknot.serve.config import AutoscalingConfig, BackpressureConfig, LoggingConfig
 from slipknot_core.autoscaling_spec import AutoscalingSpec
+from slipknot_core.resources import PlacementStrategy, Resources
 from slipknot_core.spec import CodeSource, DeploymentSpec
 
 CODE = CodeSource(pickle=b"code")
@@ -69,6 +70,8 @@ WRONG_TYPE: list[tuple[str, Any]] = [
     ("ray_actor_options", 5),
     ("ray_actor_options", {"num_cpus": "two"}),
     ("ray_actor_options", {"resources": [1]}),
+    ("ray_actor_options", {"label_selector": {"zone": 1}}),
+    ("placement_strategy", 1),
     ("autoscaling_config", 5),
     ("backpressure_config", "503"),
     ("logging_config", "DEBUG"),
@@ -105,6 +108,10 @@ NOT_ALLOWED: list[tuple[str, Any]] = [
     ("ray_actor_options", {"num_gpus": -1}),
     ("ray_actor_options", {"resources": {"tpu": -1}}),
     ("ray_actor_options", {"runtime_env": {"pip": ["numpy"]}}),
+    ("ray_actor_options", {"num_gpus": 1.5}),
+    ("ray_actor_options", {"num_cpus": 0.00001}),
+    ("ray_actor_options", {"resources": {"CPU": 1}}),
+    ("placement_strategy", "pile"),
     ("backpressure_config", {"status_code": 500}),
     ("logging_config", {"level": "DEBUG"}),
     ("autoscaling_config", {"min_replicas": 2}),
@@ -238,14 +245,6 @@ def test_the_most_specific_logging_counts() -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {
-            "ray_actor_options": {
-                "num_cpus": 2,
-                "resources": {"tpu": 1},
-                "runtime_env": {"env_vars": {"A": "1"}},
-            }
-        },
-        {"max_replicas_per_node": 2},
         {"request_router_config": {"max_backoff_s": 1.0}},
         {"max_constructor_retry_count": 7},
     ],
@@ -286,6 +285,30 @@ def test_update_options_of_the_spec() -> None:
     made = spec(rolling_update_percentage=0.5, max_surge_percent=0.25)
     assert (made.rolling_update_percentage, made.max_surge_percent) == (0.5, 0.25)
     assert (spec().rolling_update_percentage, spec().max_surge_percent) == (0.2, 0.0)
+
+
+def test_what_a_replica_needs_of_its_node() -> None:
+    """Resources, labels and environment have fields of their own in the spec."""
+    assert spec().resources == Resources(num_cpus=1.0)
+    made = spec(
+        ray_actor_options={
+            "num_cpus": 0.5,
+            "num_gpus": 2,
+            "memory": 1e9,
+            "resources": {"tpu": 1},
+            "label_selector": {"zone": "!b"},
+            "accelerator_type": "A100",
+            "runtime_env": {"env_vars": {"A": "1"}},
+        },
+        max_replicas_per_node=2,
+        placement_strategy="PACK",
+    )
+    assert made.resources == Resources(
+        0.5, 2.0, 1_000_000_000, {"tpu": 1.0}, {"zone": "!b", "accelerator-type": "A100"}
+    )
+    assert (made.max_replicas_per_node, made.placement_strategy) == (2, PlacementStrategy.PACK)
+    assert made.env_vars == {"A": "1"}
+    assert made.extra_options_json == ""
 
 
 @pytest.mark.parametrize(("count", "attempts"), [(1, 1), (2, 2), (20, 3)])

@@ -41,23 +41,27 @@ class Histories(RuleBasedStateMachine):
             rolling_update_percentage=share,
             max_surge_percent=surge,
         )
-        assert len(self.world.routable()) >= min(before, self.fewest())
+        assert len(self.world.routable()) >= self.at_least(before)
 
     @rule(word=st.sampled_from(["some", "none", "after-leaving"]))
     def room(self, word: str) -> None:
         """Nodes come and go."""
         before = len(self.world.routable())
         self.world.room(word)
-        assert len(self.world.routable()) >= min(before, self.fewest())
+        assert len(self.world.routable()) >= self.at_least(before)
 
-    def fewest(self) -> int:
-        """Replicas that serve throughout an update; without room for its successor one more may leave."""
+    def at_least(self, before: int) -> int:
+        """Of so many, these serve throughout an update; without room for its successor one more may leave."""
         if self.world.desired is None:
             return 0
         spec = self.world.desired.spec
         batch, surge = limits(spec)
-        room = 1 if self.world.observed.can_make_room else 0
-        return max(0, spec.num_replicas - max(0, batch - surge) - room)
+        fewest = spec.num_replicas - max(0, batch - surge)
+        return max(0, min(before, fewest) - self.may_leave())
+
+    def may_leave(self) -> int:
+        """Replicas that leave so that another one has a place."""
+        return int(self.world.places is not None and self.world.makes_room)
 
     @rule(replicas=st.integers(1, 4))
     def scale(self, replicas: int) -> None:
@@ -66,7 +70,7 @@ class Histories(RuleBasedStateMachine):
             return
         before = len(self.world.routable())
         self.world.scale(replicas)
-        assert len(self.world.routable()) >= min(before, self.fewest())
+        assert len(self.world.routable()) >= self.at_least(before)
 
     @rule()
     def delete(self) -> None:
@@ -93,7 +97,7 @@ class Histories(RuleBasedStateMachine):
             self.world.joined(name)
         if name in self.world.observed.replicas:
             getattr(self.world, outcome)(name)
-        assert len(self.world.routable()) >= min(before, self.fewest())
+        assert len(self.world.routable()) >= self.at_least(before)
 
     @precondition(lambda self: self.world.named(ReplicaState.RUNNING))
     @rule(data=st.data(), sign=st.sampled_from(["lost", "exited"]))
@@ -112,8 +116,7 @@ class Histories(RuleBasedStateMachine):
         before = self.world.routable()
         self.world.exited(data.draw(st.sampled_from(self.world.named(*LEAVING))))
         assert self.world.routable() == before or (
-            self.world.observed.can_make_room
-            and len(self.world.routable()) >= min(len(before), self.fewest())
+            self.may_leave() and len(self.world.routable()) >= self.at_least(len(before))
         )
 
     @rule(error=st.sampled_from(["", "Traceback"]))

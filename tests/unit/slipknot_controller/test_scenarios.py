@@ -9,7 +9,7 @@ their start.
     expect EFFECT; EFFECT …                        what was done since the last expect, in any order;
                                                    "nothing": nothing was
     routable REPLICA … | none                      who is in the snapshot
-    room some | none | after-leaving               whether the engine has a place for another replica
+    room some | none | after-leaving | N           whether there is a place for another replica, or N in all
     status STATUS [TRIGGER]                        of the deployment
     message TEXT                                   is part of the deployment's message
 """

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from slipknot_core.autoscaling_spec import AutoscalingSpec
 from slipknot_core.ids import DeploymentId
+from slipknot_core.resources import PlacementStrategy, Resources
 from slipknot_core.spec import ApplicationSpec, CodeSource, DeploymentSpec, ImportSource, ReplicaLaunch
 
 TEXT = st.text(max_size=20)
@@ -64,6 +65,17 @@ DEPLOYMENTS = st.builds(
     autoscaling=st.none() | AUTOSCALING,
     rolling_update_percentage=st.floats(0.01, 1),
     max_surge_percent=st.floats(0, 1),
+    resources=st.builds(
+        Resources,
+        num_cpus=SECONDS,
+        num_gpus=SECONDS,
+        memory_bytes=st.integers(0, 2**60),
+        custom=st.dictionaries(TEXT, SECONDS, max_size=2),
+        label_selector=st.dictionaries(TEXT, TEXT, max_size=2),
+    ),
+    max_replicas_per_node=UINT32,
+    placement_strategy=st.sampled_from(PlacementStrategy),
+    env_vars=st.dictionaries(TEXT, TEXT, max_size=2),
 )
 ROUTE_PREFIXES = st.none() | TEXT.map(lambda text: f"/{text}")
 APPLICATIONS = st.builds(
@@ -86,6 +98,7 @@ LAUNCHES = st.builds(
     is_ingress=st.booleans(),
     route_prefix=ROUTE_PREFIXES,
     logs_dir=TEXT,
+    gpu_ids=st.lists(TEXT, max_size=3).map(tuple),
 )
 
 
