@@ -147,6 +147,11 @@ class ServerExchange:
             self._task.cancel()
             self._outlive_timer = self._loop.call_later(OUTLIVES_AFTER_S, self._report_outliving)
 
+    @property
+    def described(self) -> tuple[str, str]:
+        """What it calls, and its request's id, for people; from any thread."""
+        return " ".join(self._label()), self.request.request_id
+
     # --- for subclasses -----------------------------------------------------------------------------
 
     @property

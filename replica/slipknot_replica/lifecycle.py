@@ -21,7 +21,7 @@ from slipknot_core.routing.metrics import router_readings
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_core.spec import ReplicaLaunch
 
-from .metrics import replica_readings
+from .metrics import Counters, replica_readings
 from .node_metrics import metrics_address
 from .registration import Registration
 from .server import ReplicaServer, ReplicaState
@@ -50,6 +50,7 @@ class ReplicaLifecycle:
     ) -> None:
         self.launch = launch
         self.server: ReplicaServer | None = None
+        self.counters = Counters()
         self.loop_lag = LoopLag()
         self._dispatcher: Dispatcher | None = None
         self._load = load
@@ -127,6 +128,7 @@ class ReplicaLifecycle:
         server = self.server = ReplicaServer(
             self.launch, credentials=self._credentials, access_log=settings.enable_access_log
         )
+        server.counters = self.counters
         registration = Registration(server, self.request_stop, credentials=self._credentials)
         await server.listen()
         admin = AdminServer(self.readings)

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 
+from slipknot_core.ids import DeploymentId
 from slipknot_core.settings import cluster_settings, tracing_settings
 from slipknot_core.spec import ReplicaLaunch
 
@@ -66,7 +67,9 @@ async def _run(launch: ReplicaLaunch) -> bool:
     )
     loop.add_signal_handler(signal.SIGTERM, lifecycle.request_stop)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C in the console is the launcher's to handle
-    watchdog = LoopWatchdog(loop)
+    lifecycle.loop_lag.start()
+    deployment_id = DeploymentId(launch.app_name, launch.deployment.name)
+    watchdog = LoopWatchdog(lifecycle.loop_lag, deployment_id, lifecycle.counters)
     watchdog.start()
     try:
         return await lifecycle.run()

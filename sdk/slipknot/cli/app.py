@@ -139,11 +139,20 @@ def deploy(
 
 
 @app.command()
-def status(name: OneName = None, address: Address = None) -> None:
-    """Show what runs, as YAML."""
-    from .cluster import show_status
+def status(
+    name: OneName = None,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="YAML on a terminal too; elsewhere it is always YAML.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again after each change, until Ctrl-C.")
+    ] = False,
+    address: Address = None,
+) -> None:
+    """Show what runs: applications, deployments, replicas by node, proxies, nodes."""
+    from .status import show_status
 
-    _checked(lambda: show_status(name, address))
+    _checked(lambda: show_status(name, address, as_yaml=as_yaml, watch=watch))
 
 
 @app.command()

@@ -80,21 +80,6 @@ def deploy_target(
     return 0
 
 
-def show_status(name: str | None, address: str | None) -> int:
-    """Print the status as YAML."""
-    from ..serve.schema import status_from_proto
-
-    connection = _connect(address)
-    status = status_from_proto(connection.run(_control.status(connection)))
-    shown: dict[str, Any] = status.model_dump(mode="json")
-    if name is not None:
-        if name not in shown["applications"]:
-            raise SlipknotServeException(f"Application '{name}' does not exist.")
-        shown = shown["applications"][name]
-    typer.echo(yaml.safe_dump(shown, sort_keys=False), nl=False)
-    return 0
-
-
 def show_config(name: str | None, address: str | None) -> int:
     """Print the config that was last deployed as YAML."""
     connection = _connect(address)
