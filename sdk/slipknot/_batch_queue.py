@@ -299,6 +299,7 @@ def _request_for(batch: list[Caller]) -> RequestContext:
         multiplexed_model_id=first.multiplexed_model_id,
         session_id=first.session_id if len(sessions) == 1 else "",
         traceparent=first.traceparent,
+        tracestate=first.tracestate,
         deadline=_latest(requests) if len(requests) == len(batch) else NEVER,
         caller_chain=max((request.caller_chain for request in requests), key=len),
     )

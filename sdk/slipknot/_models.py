@@ -198,5 +198,6 @@ def _request_for(model_id: str) -> RequestContext:
         caller.deployment_name,
         multiplexed_model_id=model_id,
         traceparent=caller.traceparent,
+        tracestate=caller.tracestate,
         caller_chain=caller.caller_chain,
     )

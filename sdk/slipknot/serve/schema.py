@@ -45,6 +45,7 @@ __all__ = [
     "DeploymentStatusOverview",
     "DeploymentStatusTrigger",
     "EncodingType",
+    "HTTPOptionsSchema",
     "LoggingConfig",
     "ProxyStatus",
     "ReplicaState",
@@ -53,11 +54,18 @@ __all__ = [
     "ServeDeploySchema",
     "ServeStatus",
     "TracingConfig",
+    "gRPCOptionsSchema",
     "load_config_file",
     "status_from_proto",
 ]
 
 logger = logging.getLogger("slipknot.serve")
+
+HTTPOptionsSchema = HTTPOptions
+"""The same class under the name that Ray Serve's config files know."""
+
+gRPCOptionsSchema = gRPCOptions
+"""The same class under the name that Ray Serve's config files know."""
 
 
 class DeploymentSchema(BaseModel):
