@@ -3,6 +3,7 @@
 Invariants:
 - What is in memory has been stored before; a client that gets an answer can rely on it.
 - One change at a time, in the order of the calls. A client that goes away does not stop its change half-way.
+- A change of which it is not known whether the store has it ends the term: the next one reads what there is.
 - `records` holds immutable values: whoever decided on the base of one can check by identity that it is still
   the newest.
 """
@@ -14,18 +15,18 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from slipknot_core.autoscaling_spec import AutoscalingSpec
-from slipknot_core.errors import ApplicationNotFoundError
+from slipknot_core.errors import ApplicationNotFoundError, ControllerUnavailableError, NotLeaderError
 from slipknot_core.ids import DeploymentId
 from slipknot_core.spec import ApplicationSpec, DeploymentSpec
 from slipknot_core.tasks import TaskOwner
 
 from .config_file import read_builds
 from .desired import ApplicationRecord, Build
-from .store import StateStore
+from .store import Fenced, RevisionConflict, StateStore, StoreUnavailable
 from .store.interface import ABSENT
 from .validation import check_no_pickle, check_num_replicas, check_route_is_free, checked_application
 
@@ -40,18 +41,32 @@ _STOP_TIMEOUT_S = 5.0
 
 
 class Applications:
-    """Reads are of memory, changes are awaited. Call `load` first and `stop` last."""
+    """Reads are of memory, changes are awaited. Call `load` first and `stop` last.
+
+    Args:
+        store: Where they are kept.
+        on_change: Is told the name of an application that has changed.
+        on_doubt: Is told why memory and store may differ.
+    """
 
     def __init__(
-        self, store: StateStore, on_change: Callable[[str], None], *, allow_pickle: bool = True
+        self,
+        store: StateStore,
+        on_change: Callable[[str], None],
+        on_doubt: Callable[[str], None] = lambda _: None,
+        *,
+        allow_pickle: bool = True,
     ) -> None:
         self._store = store
         self._allow_pickle = allow_pickle
         self._on_change = on_change
+        self._on_doubt = on_doubt
         self._records: dict[str, ApplicationRecord] = {}
         self._proven: dict[DeploymentId, str] = {}
         self._revisions: dict[str, int] = {}
         self._config_json = ""
+        self._config_deploy_id = ""
+        self._config_generation = 0
         self._generation = 0
         self._turn = asyncio.Lock()
         self._tasks = TaskOwner("applications")
@@ -83,8 +98,12 @@ class Applications:
             self._revisions[entry.key] = entry.revision
         await self._load_config()
 
-    async def deploy(self, spec: ApplicationSpec) -> int:
+    async def deploy(self, spec: ApplicationSpec, deploy_id: str = "") -> int:
         """Set the desired state of one application; returns its generation.
+
+        Args:
+            spec: What it shall be.
+            deploy_id: If the newest deploy has this id, that was it, and nothing changes; empty: it is new.
 
         Raises:
             ValueError: The spec is not valid.
@@ -92,12 +111,15 @@ class Applications:
         """
 
         async def change() -> int:
+            known = self._records.get(spec.name)
+            if known is not None and deploy_id and known.deploy_id == deploy_id:
+                return known.generation
             checked = checked_application(spec, self._generation + 1)
             if not self._allow_pickle:
                 check_no_pickle(checked)
             check_route_is_free(spec.name, spec.route_prefix, self._records)
             self._generation += 1
-            before = self._records.get(spec.name) or ApplicationRecord(spec.name, 0, 0.0)
+            before = replace(known or ApplicationRecord(spec.name, 0, 0.0), deploy_id=deploy_id)
             await self._put(before.with_spec(checked, self._generation, time.time()))
             logger.info("Deploying application %r (generation %d).", spec.name, self._generation)
             return self._generation
@@ -163,17 +185,23 @@ class Applications:
 
         await self._in_turn(change)
 
-    async def apply_config(self, config_json: str) -> int:
+    async def apply_config(self, config_json: str, deploy_id: str = "") -> int:
         """Make the set of applications equal to a config; returns the generation of all of them.
+
+        Args:
+            config_json: The config.
+            deploy_id: As in `deploy`, for the config last applied.
 
         Raises:
             ValueError: The config is not valid; nothing was changed.
         """
 
         async def change() -> int:
+            if deploy_id and deploy_id == self._config_deploy_id:
+                return self._config_generation
             builds = read_builds(config_json)
             self._generation += 1
-            await self._apply_builds(config_json, builds, self._generation)
+            await self._apply_builds(config_json, builds, self._generation, deploy_id)
             return self._generation
 
         return await self._in_turn(change)
@@ -258,14 +286,18 @@ class Applications:
             return
         self._revisions[_CONFIG] = entry.revision
         stored = json.loads(entry.value)
-        self._config_json = stored["config_json"]
-        self._generation = max(self._generation, stored["generation"])
+        self._config_json, generation = stored["config_json"], stored["generation"]
+        self._config_deploy_id, self._config_generation = stored.get("deploy_id", ""), generation
+        self._generation = max(self._generation, generation)
         if not stored["is_applied"]:
-            builds = read_builds(self._config_json)
-            await self._in_turn(lambda: self._apply_builds(self._config_json, builds, stored["generation"]))
+            builds, deploy_id = read_builds(self._config_json), self._config_deploy_id
+            await self._in_turn(lambda: self._apply_builds(self._config_json, builds, generation, deploy_id))
 
-    async def _apply_builds(self, config_json: str, builds: Mapping[str, Build], generation: int) -> None:
-        await self._put_config(config_json, generation, is_applied=False)
+    async def _apply_builds(
+        self, config_json: str, builds: Mapping[str, Build], generation: int, deploy_id: str
+    ) -> None:
+        stored = {"config_json": config_json, "generation": generation, "deploy_id": deploy_id}
+        await self._put_config(stored, is_applied=False)
         for record in list(self._records.values()):
             if record.name not in builds and not record.is_deleting:
                 await self._put(replace(record, is_deleting=True, build=None))
@@ -275,14 +307,16 @@ class Applications:
             before = self._records.get(name)
             if before is None or before.is_deleting:
                 before = ApplicationRecord(name, generation, now_s)
-            await self._put(replace(before, generation=generation, deployed_time_s=now_s, build=build))
+            await self._put(
+                replace(before, generation=generation, deployed_time_s=now_s, build=build, deploy_id="")
+            )
             logger.info("Building application %r from %r.", name, build.source.import_path)
-        await self._put_config(config_json, generation, is_applied=True)
-        self._config_json = config_json
+        await self._put_config(stored, is_applied=True)
+        self._config_json, self._config_deploy_id = config_json, deploy_id
+        self._config_generation = generation
 
-    async def _put_config(self, config_json: str, generation: int, *, is_applied: bool) -> None:
-        stored = {"config_json": config_json, "generation": generation, "is_applied": is_applied}
-        await self._set(_CONFIG, json.dumps(stored).encode())
+    async def _put_config(self, stored: Mapping[str, Any], *, is_applied: bool) -> None:
+        await self._set(_CONFIG, json.dumps({**stored, "is_applied": is_applied}).encode())
 
     async def _put(self, record: ApplicationRecord) -> None:
         await self._set(_record_key(record.name), record.to_bytes())
@@ -306,13 +340,37 @@ class Applications:
                     result = await change()
                 except Exception as error:  # noqa: BLE001 - whatever it is belongs to the caller
                     if not outcome.done():
-                        outcome.set_exception(error)
+                        outcome.set_exception(self._translated(error))
                     return
             if not outcome.done():
                 outcome.set_result(result)
 
-        self._tasks.spawn(run(), "change")
+        def give_up(_: object) -> None:
+            if not outcome.done():
+                outcome.set_exception(ControllerUnavailableError("this controller's term has ended"))
+
+        self._tasks.spawn(run(), "change").add_done_callback(give_up)
         return await outcome
+
+    def _translated(self, error: Exception) -> Exception:
+        if not isinstance(error, Fenced | RevisionConflict | StoreUnavailable):
+            return error
+        self._on_doubt(f"a change could not be stored: {error}")
+        if isinstance(error, Fenced):
+            return NotLeaderError("another controller leads")
+        return ControllerUnavailableError(f"the change may or may not have been stored: {error}")
+
+
+async def read_records(store: StateStore) -> dict[str, ApplicationRecord]:
+    """The applications as they are stored, by name; for those who do not lead."""
+    records = [ApplicationRecord.from_bytes(entry.value) for entry in await store.list(_RECORDS)]
+    return {record.name: record for record in records}
+
+
+async def read_applied_config(store: StateStore) -> str:
+    """The config last applied as it is stored; empty if none."""
+    entry = await store.get(_CONFIG)
+    return str(json.loads(entry.value)["config_json"]) if entry else ""
 
 
 def _deployment(record: ApplicationRecord | None, deployment_id: DeploymentId) -> DeploymentSpec | None:

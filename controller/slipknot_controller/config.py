@@ -7,7 +7,10 @@ from typing import Any
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_core.settings import cluster_settings, take_credentials
 
-STORE_KINDS = ("memory", "sqlite")
+from .store import EtcdOptions
+
+STORE_KINDS = ("memory", "sqlite", "etcd")
+DEFAULT_PREFIX = "slipknot/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,19 +18,55 @@ class StoreConfig:
     """Where desired state is kept.
 
     Raises:
-        ValueError: The kind is unknown, or needs a path.
+        ValueError: The kind is unknown, or something that it needs is missing.
     """
 
     kind: str = "memory"
-    """"memory" or "sqlite"."""
+    """"memory", "sqlite", or "etcd", which all controllers of a cluster share."""
     path: str = ""
     """The file of "sqlite"."""
+    endpoints: tuple[str, ...] = ()
+    """Members of "etcd", each "host:port"."""
+    prefix: str = DEFAULT_PREFIX
+    """Of all keys in "etcd"; one for each cluster that shares it."""
+    user: str = ""
+    """User name at "etcd"; empty: none."""
+    password: str = field(default="", repr=False)
+    """Its password."""
+    ca: str = ""
+    """PEM file of the authority that signs the certificates of "etcd"; with it, or with a certificate, TLS is
+    spoken."""
+    cert: str = ""
+    """PEM file of our own certificate for "etcd"."""
+    key: str = ""
+    """PEM file of its private key."""
+    lease_ttl_s: int = 2
+    """Seconds after which a silent leader is replaced ("etcd"; 2 is the shortest that it grants)."""
 
     def __post_init__(self) -> None:
         if self.kind not in STORE_KINDS:
             raise ValueError(f"store.kind={self.kind!r} is unknown; use one of {', '.join(STORE_KINDS)}")
         if self.kind == "sqlite" and not self.path:
             raise ValueError("store.path is missing; name the file for the sqlite store")
+        if isinstance(self.endpoints, str):
+            raise ValueError("store.endpoints is one text; use a list of 'host:port'")
+        if self.kind == "etcd" and not self.endpoints:
+            raise ValueError("store.endpoints is missing; name the members of etcd, each 'host:port'")
+        if bool(self.cert) != bool(self.key):
+            raise ValueError("store.cert and store.key go together; give both or none")
+        if self.lease_ttl_s < 2:
+            raise ValueError(f"store.lease_ttl_s={self.lease_ttl_s} is too short; use 2 or more")
+
+    def etcd_options(self) -> EtcdOptions:
+        """How "etcd" is reached."""
+        return EtcdOptions(
+            tuple(self.endpoints),
+            self.user,
+            self.password,
+            ca_file=self.ca,
+            cert_file=self.cert,
+            key_file=self.key,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +113,10 @@ class ControllerConfig:
             raise ValueError(f"unknown options of the controller: {', '.join(unknown)}")
         if not values.get("address"):
             raise ValueError("address is missing; give 'unix:/path' or '127.0.0.1:port'")
-        store = StoreConfig(**values.pop("store", {}))
+        try:
+            store = StoreConfig(**values.pop("store", {}))
+        except TypeError as error:
+            raise ValueError(f"options of the store: {error}") from None
         values.setdefault("allow_pickle", cluster_settings().allow_pickle)
         values.setdefault("admin_token", cluster_settings().admin_token)
         return cls(**values, store=store, credentials=credentials)

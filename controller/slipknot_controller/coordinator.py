@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from slipknot_core.errors import NotLeaderError
 from slipknot_core.ids import DeploymentId, new_replica_id
 from slipknot_core.spec import ApplicationSpec, DeploymentSpec, ReplicaLaunch
 from slipknot_core.tasks import TaskOwner
@@ -26,6 +27,7 @@ from .condition import Condition, after_order
 from .desired import ApplicationRecord, Build, Desired
 from .engine import BuildInterrupted, NoRoom
 from .latest import Latest
+from .leadership import Term
 from .leases import DrainOrder, Lease, Leases, ReconfigureOrder
 from .messages import snapshot_message, status_message
 from .nodes_engine import NodesEngine
@@ -35,7 +37,7 @@ from .reconcile_queue import ReconcileQueue
 from .rollback import after_failure
 from .rollout import after_rollout, is_deleted, wanted_deployments
 from .routes import application_routes, is_routable
-from .store import StateStore
+from .store import Fenced, StateStore, StoreUnavailable
 from .store.interface import raise_counter
 
 logger = logging.getLogger("slipknot.serve")
@@ -66,13 +68,19 @@ class Coordinator:
         store: Where desired state is kept; not closed here.
         address: This controller's own address, for the replicas it starts.
         allow_pickle: Take applications that come by value, and let replicas read pickle.
+        term: In which it may act; by default one that does not end.
     """
 
-    def __init__(self, store: StateStore, address: str, *, allow_pickle: bool = True) -> None:
+    def __init__(
+        self, store: StateStore, address: str, *, allow_pickle: bool = True, term: Term | None = None
+    ) -> None:
         self.epoch = 0
         self.admin_address = ""
         """Where this controller's metrics are."""
-        self.applications = Applications(store, self._application_changed, allow_pickle=allow_pickle)
+        self._term = term or Term(0, store)
+        self.applications = Applications(
+            store, self._application_changed, self._term.lose, allow_pickle=allow_pickle
+        )
         self.engine = NodesEngine()
         self.snapshots: Latest[discovery_pb2.Snapshot] = Latest()
         self.statuses: Latest[controller_pb2.ClusterStatus] = Latest()
@@ -102,7 +110,7 @@ class Coordinator:
 
     async def start(self) -> None:
         """Read the desired state and begin to work on it."""
-        self.epoch = await raise_counter(self._store, "epoch")
+        self.epoch = await raise_counter(self._store, "epoch", at_least=self._term.revision - 1)
         self.engine.listen(self)
         await self.applications.load()
         if self.applications.records:
@@ -127,6 +135,31 @@ class Coordinator:
         self.snapshots.close()
         self.statuses.close()
         await self.applications.stop()
+
+    def is_leading(self) -> bool:
+        """It may act: its term has not ended."""
+        return self._term.is_held()
+
+    async def hear_epoch(self, seen: int) -> None:
+        """A member has taken commands of epoch `seen`. If that is larger than ours, and nobody else leads,
+        the store is not the one that it was: then ours is raised above it, or the member would obey nobody.
+
+        Raises:
+            NotLeaderError: Somebody else leads.
+        """
+        if not self.is_leading():
+            raise NotLeaderError("this controller's term has ended")
+        if seen <= self.epoch:
+            return
+        try:
+            epoch = await raise_counter(self._store, "epoch", at_least=seen)
+        except (Fenced, StoreUnavailable) as error:
+            self._term.lose(f"a member has seen epoch {seen}: {error}")
+            raise NotLeaderError("another controller leads") from None
+        if epoch > self.epoch:
+            logger.warning("A member has seen epoch %d; going on with epoch %d.", seen, epoch)
+            self.epoch, self._routes = epoch, None
+            self._publish()
 
     async def delete_everything(self) -> None:
         """Delete all applications and wait until their replicas are gone, within bounds."""
@@ -230,6 +263,7 @@ class Coordinator:
             self.applications.records,
             self._observed,
             (self._proxies.values(), self.engine.view()),
+            leader_address=self._address,
         )
         status.admin_address = self.admin_address
         return status
@@ -318,7 +352,7 @@ class Coordinator:
         while True:
             name = await self._queue.get()
             try:
-                if self._recovery is None:
+                if self._recovery is None and self.is_leading():
                     self._reconcile(name)
                     self._queue.succeeded(name)
             except Exception:  # a bug must stop neither the other applications nor, for good, this one
@@ -414,7 +448,7 @@ class Coordinator:
             self.engine.stop(replica_id, DEFAULT_SHUTDOWN_TIMEOUT_S)
 
     def _publish(self) -> None:
-        if self._recovery is None:
+        if self._recovery is None and self.is_leading():
             routes = application_routes(self.applications.records, self._observed)
             if routes != self._routes:
                 self._routes = routes

@@ -70,6 +70,8 @@ class ApplicationRecord:
     """The last good spec, for as long as `spec` is not."""
     failure: str = ""
     """Why `spec` is the one before what was asked for last; empty: it is not."""
+    deploy_id: str = ""
+    """The client's name for the newest deploy; empty if it gave none."""
 
     @property
     def route_prefix(self) -> str | None:
@@ -144,6 +146,7 @@ class ApplicationRecord:
             "is_good": self.is_good,
             "has_previous": self.previous is not None,
             "failure": self.failure,
+            "deploy_id": self.deploy_id,
         }
         specs = [spec.to_proto() for spec in (self.spec, self.previous) if spec is not None]
         if self.retiring:
@@ -175,6 +178,7 @@ class ApplicationRecord:
             is_good=head["is_good"],
             previous=previous,
             failure=head["failure"],
+            deploy_id=head.get("deploy_id", ""),
         )
 
 

@@ -5,6 +5,7 @@ The process ends with status 0 when the cluster was shut down; told to end by a 
 """
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -27,10 +28,15 @@ from slipknot_proto.v1 import controller_pb2_grpc, discovery_pb2_grpc, registry_
 
 from .config import ControllerConfig, StoreConfig
 from .coordinator import Coordinator
+from .leadership import EtcdElection, Leadership, OnlyController, Term
 from .metrics import controller_readings
 from .registry_service import RegistryService
+from .seat import Seat
 from .services import ControllerService, DiscoveryService
-from .store import MemoryStore, SqliteStore, StateStore
+from .standby import Standby
+from .store import EtcdClient, EtcdStore, MemoryStore, SqliteStore, StateStore, StoreUnavailable
+
+logger = logging.getLogger("slipknot.serve")
 
 __all__ = ["Controller", "ControllerConfig", "StoreConfig", "main"]
 
@@ -57,27 +63,33 @@ class Controller:
         """Where others reach it, once started."""
         self.was_shut_down = asyncio.Event()
         """Set when a client has shut the cluster down, and all applications have ended."""
-        self.coordinator: Coordinator | None = None
-        self.is_leader = True
-        """Shown in the metrics."""
         self._loop_lag = LoopLag()
         self._admin = AdminServer(self.readings, token=config.admin_token)
+        self._admin_address = ""
+        self._seat: Seat | None = None
+        self._standby: Standby | None = None
+        self._leadership: Leadership | None = None
         self._store: StateStore | None = None
         self._server: grpc.aio.Server | None = None
 
     def __repr__(self) -> str:
-        return f"<Controller at {self.address}: {self.coordinator}>"
+        return f"<Controller at {self.address}: {self._seat}>"
+
+    @property
+    def coordinator(self) -> Coordinator | None:
+        """The work of the leader; None while another controller leads."""
+        return self._seat.coordinator if self._seat else None
 
     async def readings(self) -> list[Reading]:
         """What the admin port shows."""
-        shown = controller_readings(self.coordinator, is_leader=self.is_leader) if self.coordinator else []
+        shown = controller_readings(self.coordinator)
         lag = gauge(
             "slipknot_controller_loop_lag_seconds", "Worst lag of the last 10 s.", self._loop_lag.lag_s
         )
         return [*shown, lag]
 
     async def start(self) -> None:
-        """Listen and reconcile.
+        """Listen, and lead if there is no other controller; else become a candidate.
 
         Raises:
             OSError: The address is taken or not ours, or the store cannot be opened.
@@ -87,17 +99,18 @@ class Controller:
         server = self._server = new_server(config.credentials)
         bound = await bind(server, config.address, config.credentials)
         self.address = config.advertise_address or advertised(bound)
-        self._store = await _open_store(config.store)
-        self.coordinator = Coordinator(self._store, self.address, allow_pickle=config.allow_pickle)
         self._loop_lag.start()
-        if self.config.admin_address:
-            self.coordinator.admin_address = await self._admin.start(self.config.admin_address)
-        await self.coordinator.start()
+        if config.admin_address:
+            self._admin_address = await self._admin.start(config.admin_address)
+        self._store, self._leadership = await _open_store(config.store, self.address)
+        seat = self._seat = Seat(self._leadership, self._coordinator_of)
+        self._standby = Standby(self._store, config.credentials, self.address)
+        await seat.start()
         controller_pb2_grpc.add_ControllerServiceServicer_to_server(
-            ControllerService(self.coordinator, self.was_shut_down), server
+            ControllerService(seat, self._standby, self.was_shut_down), server
         )
-        registry_pb2_grpc.add_RegistryServiceServicer_to_server(RegistryService(self.coordinator), server)
-        discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(DiscoveryService(self.coordinator), server)
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server(RegistryService(seat), server)
+        discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(DiscoveryService(seat), server)
         add_health_and_reflection(server, SERVICE_NAMES)
         await server.start()
 
@@ -105,18 +118,37 @@ class Controller:
         """Let go of everything; calling it twice is fine. Replicas go on without."""
         await self._admin.stop()
         self._loop_lag.stop()
-        if self.coordinator is not None:
-            await self.coordinator.stop()
+        if self._seat is not None:
+            await self._seat.stop()
+        if self._leadership is not None:
+            await self._leadership.close()
         if self._server is not None:
             await self._server.stop(STOP_GRACE_S)
+        if self._standby is not None:
+            await self._standby.close()
         if self._store is not None:
             await self._store.close()
 
+    def _coordinator_of(self, term: Term) -> Coordinator:
+        coordinator = Coordinator(term.store, self.address, allow_pickle=self.config.allow_pickle, term=term)
+        coordinator.admin_address = self._admin_address
+        return coordinator
 
-async def _open_store(config: StoreConfig) -> StateStore:
-    if config.kind == "sqlite":
-        return await SqliteStore.open(config.path)
-    return MemoryStore()
+
+async def _open_store(config: StoreConfig, address: str) -> tuple[StateStore, Leadership]:
+    if config.kind == "etcd":
+        client = EtcdClient(config.etcd_options())
+        store = EtcdStore(client, config.prefix, owns_client=True)
+        try:
+            await store.get("epoch")
+        except StoreUnavailable as error:  # it may come later
+            logger.warning("Waiting for etcd: %s", error)
+        except BaseException:
+            await store.close()
+            raise
+        return store, EtcdElection(client, store, config.prefix, address, ttl_s=config.lease_ttl_s)
+    only = await SqliteStore.open(config.path) if config.kind == "sqlite" else MemoryStore()
+    return only, OnlyController(only, address)
 
 
 def main() -> None:

@@ -42,6 +42,8 @@ def status_message(
     records: Mapping[str, ApplicationRecord],
     observed: Observed,
     members: tuple[Iterable[discovery_pb2.ProxyInfo], NodesView],
+    *,
+    leader_address: str = "",
 ) -> controller_pb2.ClusterStatus:
     """The whole status.
 
@@ -51,6 +53,7 @@ def status_message(
         records: Applications by name.
         observed: Deployments by id.
         members: The proxies, and the nodes with what runs there.
+        leader_address: Of the controller whose status this is.
     """
     proxies, nodes = members
     return controller_pb2.ClusterStatus(
@@ -61,6 +64,8 @@ def status_message(
         ],
         proxies=[_proxy_status(proxy) for proxy in proxies],
         nodes=[_node_status(node, nodes.holdings) for node in nodes.nodes],
+        leader_address=leader_address,
+        answered_by=leader_address,
     )
 
 

@@ -18,11 +18,14 @@ REPLICA_STATES = ("STARTING", "RUNNING", "STOPPING")
 """Shown with 0 too, so that they return to it."""
 
 
-def controller_readings(coordinator: "Coordinator", *, is_leader: bool) -> list[Reading]:
-    """Everything the controller shows."""
+def controller_readings(coordinator: "Coordinator | None") -> list[Reading]:
+    """Everything the controller shows; None: it does not lead, and knows nothing to show."""
+    leader = gauge("slipknot_controller_leader", "1: this controller leads.", float(coordinator is not None))
+    if coordinator is None:
+        return [leader]
     status = coordinator.status()
     return [
-        gauge("slipknot_controller_leader", "1: this controller leads.", float(is_leader)),
+        leader,
         gauge("slipknot_controller_epoch", "The controller's term.", status.epoch),
         gauge("slipknot_controller_snapshot_version", "Of the routing state.", status.snapshot_version),
         gauge("slipknot_controller_proxies", "Proxies that are connected.", len(status.proxies)),

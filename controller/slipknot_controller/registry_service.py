@@ -22,6 +22,7 @@ from .lifecycle import ReplicaState
 from .nodes_engine import BuildCommand, Command, NodeInfo, NodeSession, StartCommand, StopCommand
 from .observed import ObservedDeployment, Registration
 from .placement import Holding, NodeOffer
+from .seat import Seat
 
 HELLO_TIMEOUT_S = 10.0
 """A stream whose first message does not come in this time is ended."""
@@ -39,24 +40,31 @@ _REGISTRATION_STATE = {
 
 
 class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
-    """Translates streams into calls of the coordinator's, and its orders into messages."""
+    """Translates streams into calls of the coordinator's, and its orders into messages.
 
-    def __init__(self, coordinator: Coordinator) -> None:
-        self._coordinator = coordinator
+    A stream belongs to one term: it ends with it, and nothing is sent on it any more, for the member to come
+    again and find the leader.
+    """
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
         self._incarnations = Incarnations()
 
     async def JoinReplica(
         self, request_iterator: AsyncIterator[registry_pb2.JoinReplicaRequest], context: Any
     ) -> None:
         """As documented in registry.proto."""
+        coordinator = self._seat.leading()
         hello = await _first(request_iterator, "hello")
+        await coordinator.hear_epoch(hello.seen_epoch)
         deployment_id = DeploymentId(hello.app_name, hello.deployment_name)
-        lease, refusal = self._coordinator.replica_joined(deployment_id, _registration(hello))
+        lease, refusal = coordinator.replica_joined(deployment_id, _registration(hello))
         await context.write(
             registry_pb2.JoinReplicaResponse(
+                epoch=coordinator.epoch,
                 welcome=registry_pb2.ReplicaWelcome(
-                    epoch=self._coordinator.epoch, accepted=lease is not None, message=refusal
-                )
+                    epoch=coordinator.epoch, accepted=lease is not None, message=refusal
+                ),
             )
         )
         if lease is None:
@@ -65,78 +73,85 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
                 pass
             return
         if hello.state.state == _State.STATE_FAILED:
-            self._on_replica_state(lease, hello.state)
+            _on_replica_state(coordinator, lease, hello.state)
         try:
-            await _until_one_ends(self._read_replica(lease, request_iterator), _write_orders(lease, context))
+            await _until_one_ends(
+                _read_replica(coordinator, lease, request_iterator),
+                _write_orders(coordinator, lease, context),
+            )
         finally:
-            self._coordinator.replica_left(lease)
+            coordinator.replica_left(lease)
 
     async def JoinNode(
         self, request_iterator: AsyncIterator[registry_pb2.JoinNodeRequest], context: Any
     ) -> None:
         """As documented in registry.proto."""
+        coordinator = self._seat.leading()
         hello = await _first(request_iterator, "hello")
         if not self._incarnations.admit(hello.node_id, hello.incarnation):
             raise ConflictError(
                 f"another agent has joined as node {hello.node_id!r} since; give each node an id of its own, "
                 "and end this agent"
             )
-        engine = self._coordinator.engine
+        await coordinator.hear_epoch(hello.seen_epoch)
+        engine = coordinator.engine
         session = engine.joined(_node_info(hello), _holdings(hello))
         try:
-            welcome = registry_pb2.NodeWelcome(epoch=self._coordinator.epoch)
-            await context.write(registry_pb2.JoinNodeResponse(welcome=welcome))
+            welcome = registry_pb2.NodeWelcome(epoch=coordinator.epoch)
+            await context.write(registry_pb2.JoinNodeResponse(epoch=coordinator.epoch, welcome=welcome))
             await _until_one_ends(
-                self._read_node(session, request_iterator), _write_commands(session, context)
+                _read_node(coordinator, session, request_iterator),
+                _write_commands(coordinator, session, context),
             )
         finally:
             engine.left(session)
 
-    async def _read_replica(
-        self, lease: Lease, requests: AsyncIterator[registry_pb2.JoinReplicaRequest]
-    ) -> None:
-        async for request in requests:
-            match request.WhichOneof("message"):
-                case "load":
-                    self._coordinator.load_reported(lease, request.load.ongoing)
-                    continue
-                case "models":
-                    self._coordinator.models_reported(lease, frozenset(request.models.model_ids))
-                    continue
-                case "state":
-                    is_known = self._on_replica_state(lease, request.state)
-                case "health":
-                    is_known = self._coordinator.replica_reported(lease, _health(lease, request.health))
-                case "reconfigured":
-                    is_known = self._coordinator.replica_reported(
-                        lease, _reconfigured(lease, request.reconfigured)
-                    )
-                case kind:
-                    raise ProtocolError(f"a replica sent {kind or 'an empty message'} where it reports")
-            if not is_known:
-                return
 
-    def _on_replica_state(self, lease: Lease, state: registry_pb2.ReplicaState) -> bool:
-        return self._coordinator.replica_reported(lease, partial(_note_state, lease.replica_id, state))
+async def _read_replica(
+    coordinator: Coordinator, lease: Lease, requests: AsyncIterator[registry_pb2.JoinReplicaRequest]
+) -> None:
+    async for request in requests:
+        match request.WhichOneof("message"):
+            case "load":
+                coordinator.load_reported(lease, request.load.ongoing)
+                continue
+            case "models":
+                coordinator.models_reported(lease, frozenset(request.models.model_ids))
+                continue
+            case "state":
+                is_known = _on_replica_state(coordinator, lease, request.state)
+            case "health":
+                is_known = coordinator.replica_reported(lease, _health(lease, request.health))
+            case "reconfigured":
+                is_known = coordinator.replica_reported(lease, _reconfigured(lease, request.reconfigured))
+            case kind:
+                raise ProtocolError(f"a replica sent {kind or 'an empty message'} where it reports")
+        if not is_known:
+            return
 
-    async def _read_node(
-        self, session: NodeSession, requests: AsyncIterator[registry_pb2.JoinNodeRequest]
-    ) -> None:
-        engine = self._coordinator.engine
-        async for request in _while_heard(requests, SILENCE_S):
-            session.heard_at_s = time.monotonic()
-            match request.WhichOneof("message"):
-                case "alive":
-                    pass
-                case "replica_exited":
-                    exited = request.replica_exited
-                    engine.process_exited(session, exited.replica_id, _last_words(exited))
-                case "build_result":
-                    result = request.build_result
-                    outcome = result.error or ApplicationSpec.from_proto(result.application)
-                    engine.build_finished(session, result.build_id, outcome)
-                case kind:
-                    raise ProtocolError(f"a node sent {kind or 'an empty message'} where it reports")
+
+def _on_replica_state(coordinator: Coordinator, lease: Lease, state: registry_pb2.ReplicaState) -> bool:
+    return coordinator.replica_reported(lease, partial(_note_state, lease.replica_id, state))
+
+
+async def _read_node(
+    coordinator: Coordinator, session: NodeSession, requests: AsyncIterator[registry_pb2.JoinNodeRequest]
+) -> None:
+    engine = coordinator.engine
+    async for request in _while_heard(requests, SILENCE_S):
+        session.heard_at_s = time.monotonic()
+        match request.WhichOneof("message"):
+            case "alive":
+                pass
+            case "replica_exited":
+                exited = request.replica_exited
+                engine.process_exited(session, exited.replica_id, _last_words(exited))
+            case "build_result":
+                result = request.build_result
+                outcome = result.error or ApplicationSpec.from_proto(result.application)
+                engine.build_finished(session, result.build_id, outcome)
+            case kind:
+                raise ProtocolError(f"a node sent {kind or 'an empty message'} where it reports")
 
 
 async def _while_heard(requests: AsyncIterator[Any], silence_s: float) -> AsyncIterator[Any]:
@@ -175,14 +190,24 @@ async def _until_one_ends(reading: Any, writing: Any) -> None:
         task.result()
 
 
-async def _write_orders(lease: Lease, context: grpc.aio.ServicerContext) -> None:
+async def _write_orders(coordinator: Coordinator, lease: Lease, context: grpc.aio.ServicerContext) -> None:
     while (order := await lease.outbox.get()) is not None:
-        await context.write(_order_message(order))
+        message = _order_message(order)
+        if not coordinator.is_leading():
+            return
+        message.epoch = coordinator.epoch
+        await context.write(message)
 
 
-async def _write_commands(session: NodeSession, context: grpc.aio.ServicerContext) -> None:
+async def _write_commands(
+    coordinator: Coordinator, session: NodeSession, context: grpc.aio.ServicerContext
+) -> None:
     while (command := await session.outbox.get()) is not None:
-        await context.write(_command_message(command))
+        message = _command_message(command)
+        if not coordinator.is_leading():
+            return
+        message.epoch = coordinator.epoch
+        await context.write(message)
 
 
 def _order_message(order: Order) -> registry_pb2.JoinReplicaResponse:

@@ -13,21 +13,36 @@ from slipknot_core.rpc.roles import Role
 from slipknot_core.spec import ApplicationSpec
 from slipknot_proto.v1 import controller_pb2, controller_pb2_grpc, discovery_pb2, discovery_pb2_grpc
 
+from .applications import Applications
 from .coordinator import Coordinator
+from .seat import Seat
+from .standby import Standby
+
+MAX_DEPLOY_ID_LENGTH = 64
 
 
 class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
     """Desired state in, status out. Sets `shut_down` after a `ShutdownCluster`."""
 
-    def __init__(self, coordinator: Coordinator, shut_down: asyncio.Event) -> None:
-        self._coordinator = coordinator
-        self._applications = coordinator.applications
+    def __init__(self, seat: Seat, standby: Standby, shut_down: asyncio.Event) -> None:
+        self._seat = seat
+        self._standby = standby
         self._shut_down = shut_down
+
+    @property
+    def _coordinator(self) -> Coordinator:
+        return self._seat.leading()
+
+    @property
+    def _applications(self) -> Applications:
+        return self._seat.leading().applications
 
     async def DeployApplication(self, request: Any, context: Any) -> Any:
         """As documented in controller.proto."""
         try:
-            generation = await self._applications.deploy(ApplicationSpec.from_proto(request.application))
+            generation = await self._applications.deploy(
+                ApplicationSpec.from_proto(request.application), _deploy_id(request)
+            )
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         return controller_pb2.DeployApplicationResponse(generation=generation)
@@ -39,22 +54,44 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
     async def ApplyConfig(self, request: Any, context: Any) -> Any:
         """As documented in controller.proto."""
         try:
-            generation = await self._applications.apply_config(request.config_json)
+            generation = await self._applications.apply_config(request.config_json, _deploy_id(request))
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         return controller_pb2.ApplyConfigResponse(generation=generation)
 
     async def GetConfig(self, request: Any, context: Any) -> Any:
         """As documented in controller.proto."""
-        return controller_pb2.GetConfigResponse(config_json=self._applications.config_json)
+        coordinator = self._seat.coordinator
+        if coordinator is None:
+            return controller_pb2.GetConfigResponse(config_json=await self._standby.config_json())
+        return controller_pb2.GetConfigResponse(config_json=coordinator.applications.config_json)
+
+    async def GetLeader(self, request: Any, context: Any) -> Any:
+        """As documented in controller.proto."""
+        coordinator = self._seat.coordinator
+        return controller_pb2.GetLeaderResponse(
+            is_leader=coordinator is not None,
+            leader_address=self._seat.leader_address,
+            epoch=coordinator.epoch if coordinator is not None else 0,
+        )
 
     async def GetStatus(self, request: Any, context: Any) -> Any:
         """As documented in controller.proto."""
-        return controller_pb2.GetStatusResponse(status=self._coordinator.status())
+        coordinator = self._seat.coordinator
+        if coordinator is None:
+            status = await self._standby.status(self._seat.leader_address)
+            return controller_pb2.GetStatusResponse(status=status)
+        return controller_pb2.GetStatusResponse(status=coordinator.status())
 
     async def WatchStatus(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """As documented in controller.proto."""
-        async for status in self._coordinator.statuses.watch():
+        coordinator = self._seat.coordinator
+        statuses = (
+            self._standby.statuses(self._seat.leader_address)
+            if coordinator is None
+            else coordinator.statuses.watch()
+        )
+        async for status in statuses:
             yield controller_pb2.WatchStatusResponse(status=status)
 
     async def ScaleDeployment(self, request: Any, context: Any) -> Any:
@@ -76,26 +113,34 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
 class DiscoveryService(discovery_pb2_grpc.DiscoveryServiceServicer):
     """Snapshots for routers. A proxy that watches is a member for as long as it does."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
-        self._coordinator = coordinator
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """As documented in discovery.proto."""
+        coordinator = self._seat.leading()
+        await coordinator.hear_epoch(request.seen_epoch)
         proxy = request.proxy if request.HasField("proxy") else None
         if proxy is not None and caller_role.get() is not Role.MEMBER:
             # Deployers tell their credentials to the proxies that they are told of.
             raise PermissionDeniedError(f"a proxy needs the role {Role.MEMBER}")
         if proxy is not None:
-            self._coordinator.proxy_joined(proxy)
+            coordinator.proxy_joined(proxy)
         try:
-            async for snapshot in self._coordinator.snapshots.watch():
+            async for snapshot in coordinator.snapshots.watch():
                 yield discovery_pb2.WatchResponse(snapshot=snapshot)
         finally:
             if proxy is not None:
-                self._coordinator.proxy_left(proxy)
+                coordinator.proxy_left(proxy)
 
     async def ReportDemand(self, request: Any, context: Any) -> Any:
         """As documented in discovery.proto."""
         queued = {DeploymentId(q.app_name, q.deployment_name): q.count for q in request.queued if q.count}
-        self._coordinator.autoscaler.reported(request.caller, queued)
+        self._seat.leading().autoscaler.reported(request.caller, queued)
         return discovery_pb2.ReportDemandResponse()
+
+
+def _deploy_id(request: Any) -> str:
+    if len(request.deploy_id) > MAX_DEPLOY_ID_LENGTH:
+        raise ValueError(f"deploy_id has more than {MAX_DEPLOY_ID_LENGTH} characters")
+    return str(request.deploy_id)

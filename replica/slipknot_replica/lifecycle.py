@@ -116,20 +116,20 @@ class ReplicaLifecycle:
         )
         try:
             self.loop_lag.start()
-            return await self._run()
+            return await self._run(dispatcher)
         finally:
             self.loop_lag.stop()
             await dispatcher.stop()
 
     # --- inside -------------------------------------------------------------------------------------
 
-    async def _run(self) -> bool:
+    async def _run(self, dispatcher: Dispatcher) -> bool:
         settings = LoggingSettings.from_json(self.launch.deployment.logging_config_json)
         server = self.server = ReplicaServer(
             self.launch, credentials=self._credentials, access_log=settings.enable_access_log
         )
         server.counters = self.counters
-        registration = Registration(server, self.request_stop, credentials=self._credentials)
+        registration = Registration(server, self.request_stop, dispatcher.link, dispatcher.gate)
         await server.listen()
         admin = AdminServer(self.readings)
         try:

@@ -17,7 +17,8 @@ from typing import Protocol
 import grpc.aio
 
 from slipknot_core.ids import short_id
-from slipknot_core.rpc.channel import RefusalLog, new_channel, token_metadata
+from slipknot_core.rpc.channel import token_metadata
+from slipknot_core.rpc.controller_link import ControllerLink, EpochGate
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
 from slipknot_core.spec import ReplicaLaunch
 from slipknot_core.tasks import TaskOwner
@@ -27,8 +28,6 @@ logger = logging.getLogger("slipknot.serve")
 
 ALIVE_PERIOD_S = 1.0
 """The controller hears of a node at least so often."""
-FIRST_RECONNECT_S = 0.05
-MAX_RECONNECT_S = 0.5
 
 Request = registry_pb2.JoinNodeRequest
 
@@ -77,10 +76,11 @@ class NodeSession:
     ) -> None:
         self.node_id = node_id
         self.welcomed = asyncio.Event()
-        self._address = controller_address
         self.is_joined = False
+        self._link = ControllerLink(controller_address, credentials)
+        self._gate = EpochGate()
+        self._epoch = 0  # of the welcome on this stream
         self._machine = machine
-        self._credentials = credentials
         self._hello = registry_pb2.NodeHello(
             node_id=node_id,
             hostname=socket.gethostname(),
@@ -94,24 +94,20 @@ class NodeSession:
             admin_address=admin_address,
         )
         self._tasks = TaskOwner(f"node {node_id}")
-        self._refusals = RefusalLog(controller_address)
         self._news: list[Request] = []
         self._wake = asyncio.Event()
-        self._channel: grpc.aio.Channel | None = None
 
     def __repr__(self) -> str:
         return f"<NodeSession {self.node_id}: {len(self._machine.held())} replicas>"
 
     async def start(self) -> None:
         """Join in the background."""
-        self._channel = new_channel(self._address, self._credentials)
-        self._tasks.spawn(self._keep_joined(self._channel), "join")
+        self._tasks.spawn(self._keep_joined(), "join")
 
     async def stop(self) -> None:
         """Leave; twice is fine."""
         await self._tasks.stop()
-        if self._channel is not None:
-            await self._channel.close(None)
+        await self._link.close()
 
     def replica_exited(self, replica_id: str, exit_code: int, detail: str = "") -> None:
         """Tell the controller that a replica's process has ended."""
@@ -122,33 +118,34 @@ class NodeSession:
         self._news.append(request)
         self._wake.set()
 
-    async def _keep_joined(self, channel: grpc.aio.Channel) -> None:
-        stub = registry_pb2_grpc.RegistryServiceStub(channel)
-        pause_s = FIRST_RECONNECT_S
+    async def _keep_joined(self) -> None:
         while True:
+            address, failure = self._link.address, None
+            stub = registry_pb2_grpc.RegistryServiceStub(self._link.channel)
             news: list[Request] = []
             self._news = news  # what has exited meanwhile is missing in the hello
-            call = stub.JoinNode(self._requests(news), metadata=token_metadata(self._credentials))
+            call = stub.JoinNode(self._requests(news), metadata=token_metadata(self._link.credentials))
             try:
                 async for response in call:
-                    pause_s = FIRST_RECONNECT_S
-                    self._refusals.forget()
+                    if not self._is_of_leader(response):
+                        break
+                    self._link.held(address)
                     self._on_response(response)
             except grpc.aio.AioRpcError as error:
+                failure = error
                 logger.debug("controller_lost %s", error.code().name)
-                self._refusals.note(error)
             finally:
                 self.is_joined = False
                 call.cancel()
                 self._news = []
                 self._wake.set()
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, MAX_RECONNECT_S)
+            await asyncio.sleep(self._link.lost(address, failure))
 
     async def _requests(self, news: list[Request]) -> AsyncIterator[Request]:
         """The messages of one connection. gRPC goes on reading them after the connection was lost: they must
         not take what is meant for the next one.
         """
+        self._hello.seen_epoch = self._gate.seen
         del self._hello.replica_ids[:], self._hello.replicas[:]
         self._hello.replicas.extend(self._machine.held())
         self._hello.replica_ids.extend(replica.replica_id for replica in self._hello.replicas)
@@ -162,6 +159,16 @@ class NodeSession:
                     await self._wake.wait()
             if not news:
                 yield Request(alive=registry_pb2.NodeAlive())
+
+    def _is_of_leader(self, response: registry_pb2.JoinNodeResponse) -> bool:
+        """It is not of a controller that led once: nothing of it is done then."""
+        if response.HasField("welcome"):
+            self._epoch = response.welcome.epoch
+        epoch = response.epoch or self._epoch
+        if self._gate.admits(epoch):
+            return True
+        logger.warning("outdated_controller epoch %d, %d was seen", epoch, self._gate.seen)
+        return False
 
     def _on_response(self, response: registry_pb2.JoinNodeResponse) -> None:
         match response.WhichOneof("message"):

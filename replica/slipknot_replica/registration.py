@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Callable
 import grpc.aio
 
 from slipknot_core.failures import format_traceback
-from slipknot_core.rpc.channel import RefusalLog, new_channel, token_metadata
-from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
+from slipknot_core.rpc.channel import token_metadata
+from slipknot_core.rpc.controller_link import ControllerLink, EpochGate
 from slipknot_core.spec import DeploymentSpec
 from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import registry_pb2, registry_pb2_grpc
@@ -26,8 +26,6 @@ from .user_code import UserCode
 logger = logging.getLogger("slipknot.serve")
 
 LOAD_PERIOD_S = 0.5
-FIRST_RECONNECT_S = 0.05
-MAX_RECONNECT_S = 1.0
 MAX_OUTBOX = 256
 
 Request = registry_pb2.JoinReplicaRequest
@@ -48,17 +46,18 @@ class Registration:
         self,
         replica: ReplicaServer,
         on_drain: Callable[[float], None],
-        *,
-        credentials: Credentials = NO_CREDENTIALS,
+        link: ControllerLink,
+        gate: EpochGate,
     ) -> None:
         self._replica = replica
         self._on_drain = on_drain
-        self._credentials = credentials
+        self._link = link
+        self._gate = gate
+        self._epoch = 0  # of the welcome on this stream
         self._spec = replica.launch.deployment
         self._tasks = TaskOwner(f"registration {replica.launch.replica_id}")
         self._outbox: deque[Request] = deque(maxlen=MAX_OUTBOX)
         self._wake = asyncio.Event()
-        self._refusals = RefusalLog(replica.launch.controller_address)
         self._failure = ""
         self._is_reachable = True  # until the first stream has ended
         self._state_sent = asyncio.Event()
@@ -67,16 +66,14 @@ class Registration:
         self._models_at_s = 0.0
         self._models_told: tuple[str, ...] = ()
         self._models_timer: asyncio.TimerHandle | None = None
-        self._channel: grpc.aio.Channel | None = None
         self.user_config_hash = ""
 
     async def start(self) -> None:
         """Join in the background; needs the replica's address."""
-        self._channel = new_channel(self._replica.launch.controller_address, self._credentials)
         self._replica.on_state = self._tell_state
         self._replica.on_load = self._load_changed
         self._replica.models.on_change = self._models_changed
-        self._tasks.spawn(self._keep_joined(self._channel), "join")
+        self._tasks.spawn(self._keep_joined(), "join")
 
     async def stop(self, flush_s: float = 1.0) -> None:
         """Send what waits, at most `flush_s`, and leave; twice is fine."""
@@ -91,8 +88,6 @@ class Registration:
             if timer is not None:
                 timer.cancel()
         await self._tasks.stop()
-        if self._channel is not None:
-            await self._channel.close(None)
 
     def tell_failure(self, error: BaseException) -> None:
         """The user's code could not be built; the state FAILED carries this."""
@@ -170,33 +165,37 @@ class Registration:
                 has_health_check=state.has_health_check,
                 user_config_hash=self.user_config_hash or launch.deployment.user_config_hash,
                 multiplexed_model_ids=self._models_told,
+                seen_epoch=self._gate.seen,
             )
         )
 
-    async def _keep_joined(self, channel: grpc.aio.Channel) -> None:
-        stub = registry_pb2_grpc.RegistryServiceStub(channel)
-        pause_s = FIRST_RECONNECT_S
+    async def _keep_joined(self) -> None:
         while True:
+            address, failure = self._link.address, None
+            stub = registry_pb2_grpc.RegistryServiceStub(self._link.channel)
             self._renew_outbox()  # the hello tells all that still matters
             self._put(self._hello())
             if not self._replica.admission.is_idle:
                 self._put(self._load())
-            call = stub.JoinReplica(self._requests(self._outbox), metadata=token_metadata(self._credentials))
+            call = stub.JoinReplica(
+                self._requests(self._outbox), metadata=token_metadata(self._link.credentials)
+            )
             try:
                 async for response in call:
-                    pause_s, self._is_reachable = FIRST_RECONNECT_S, True
-                    self._refusals.forget()
+                    self._is_reachable = True
+                    if not self._is_of_leader(response):
+                        break
+                    self._link.held(address)
                     self._on_response(response)
             except grpc.aio.AioRpcError as error:
+                failure = error
                 logger.debug("controller_lost %s", error.code().name)
-                self._refusals.note(error)
             finally:
                 self._is_reachable = False
                 self._state_sent.set()
                 call.cancel()
                 self._renew_outbox()
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, MAX_RECONNECT_S)
+            await asyncio.sleep(self._link.lost(address, failure))
 
     def _renew_outbox(self) -> None:
         self._outbox = deque(maxlen=MAX_OUTBOX)
@@ -214,6 +213,16 @@ class Registration:
             self._state_sent.set()
             self._wake.clear()
             await self._wake.wait()
+
+    def _is_of_leader(self, response: registry_pb2.JoinReplicaResponse) -> bool:
+        """It is not of a controller that led once: nothing of it is done then."""
+        if response.HasField("welcome"):
+            self._epoch = response.welcome.epoch
+        epoch = response.epoch or self._epoch
+        if self._gate.admits(epoch):
+            return True
+        logger.warning("outdated_controller epoch %d, %d was seen", epoch, self._gate.seen)
+        return False
 
     def _on_response(self, response: registry_pb2.JoinReplicaResponse) -> None:
         match response.WhichOneof("message"):

@@ -66,7 +66,6 @@ class Connection:
         self.loop = loop
         self.dispatcher = dispatcher
         self.app_name = app_name
-        self.controller = controller_pb2_grpc.ControllerServiceStub(dispatcher.channel)
         self._is_closed = False
         self._posting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -100,6 +99,11 @@ class Connection:
     def is_closed(self) -> bool:
         """It takes no calls any more."""
         return self._is_closed or self.loop.is_closed()
+
+    @property
+    def controller(self) -> controller_pb2_grpc.ControllerServiceStub:
+        """The API of the controller that is spoken to now; `_control.call` follows the leader."""
+        return controller_pb2_grpc.ControllerServiceStub(self.dispatcher.link.channel)
 
     def snapshot(self) -> Snapshot:
         """The last routing snapshot."""
@@ -225,7 +229,7 @@ def connect(address: str, credentials: Credentials | None = None) -> Connection:
     """Connect this process to a cluster, instead of the one before.
 
     Args:
-        address: Controller, "host:port" or "unix:/path".
+        address: Controller, "host:port" or "unix:/path"; several separated by commas.
         credentials: What this process proves itself with; those of the environment if None.
 
     Raises:

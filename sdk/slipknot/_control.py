@@ -5,6 +5,7 @@ connection's loop.
 import asyncio
 import json
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from slipknot_core.rpc.channel import translate_error
+from slipknot_core.deadline import Deadline
+from slipknot_core.errors import ControllerUnavailableError, NotLeaderError
+from slipknot_core.rpc.channel import never_connected, translate_error
 from slipknot_core.rpc.credentials import NO_CREDENTIALS
 from slipknot_core.spec import ApplicationSpec
 from slipknot_proto.v1 import controller_pb2
@@ -27,6 +30,9 @@ RPC_TIMEOUT_S = 30.0
 
 RETRY_PAUSE_S = 0.05
 """Before a call is made again."""
+
+WATCH_AGAIN_S = 0.2
+"""Before a watch that has ended is begun again."""
 
 SHUTDOWN_TIMEOUT_S = 60.0
 """For all applications to drain."""
@@ -59,8 +65,11 @@ async def deploy_all(
     """
     generations = {}
     for spec in specs:
-        request = controller_pb2.DeployApplicationRequest(application=spec.to_proto())
-        response = await call(connection.controller.DeployApplication, request)
+        # The id lets the controller know this deploy again: it can be asked for twice.
+        request = controller_pb2.DeployApplicationRequest(
+            application=spec.to_proto(), deploy_id=secrets.token_hex(16)
+        )
+        response = await call(connection, "DeployApplication", request, again=True)
         generations[spec.name] = response.generation
     if wait:
         await _wait_until_deployed(connection, generations, on_status)
@@ -70,8 +79,8 @@ async def apply_config(
     connection: "Connection", config_json: str, *, wait: bool = True, on_status: OnStatus | None = None
 ) -> None:
     """Make what runs equal to a config and wait until all of it serves; raises as `deploy_all`."""
-    request = controller_pb2.ApplyConfigRequest(config_json=config_json)
-    await call(connection.controller.ApplyConfig, request)
+    request = controller_pb2.ApplyConfigRequest(config_json=config_json, deploy_id=secrets.token_hex(16))
+    await call(connection, "ApplyConfig", request, again=True)
     if not wait:
         return
     names = [application.get("name", "default") for application in json.loads(config_json)["applications"]]
@@ -81,19 +90,17 @@ async def apply_config(
 
 async def shutdown_cluster(connection: "Connection") -> None:
     """Delete all applications and end the cluster's processes."""
+    request = controller_pb2.ShutdownClusterRequest()
     try:
-        await connection.controller.ShutdownCluster(
-            controller_pb2.ShutdownClusterRequest(), timeout=SHUTDOWN_TIMEOUT_S
-        )
-    except grpc.aio.AioRpcError as error:
-        if error.code() is not grpc.StatusCode.UNAVAILABLE:  # it may be gone before its answer is
-            raise translate_error(error) from None
+        await call(connection, "ShutdownCluster", request, patient=False, timeout_s=SHUTDOWN_TIMEOUT_S)
+    except ControllerUnavailableError as error:
+        logger.debug("controller_gone %s", error)  # it may be gone before its answer is
 
 
 async def delete(connection: "Connection", name: str, *, wait: bool = True) -> None:
     """Delete one application and wait until it is gone."""
     request = controller_pb2.DeleteApplicationRequest(name=name)
-    response = await call(connection.controller.DeleteApplication, request, again=True)
+    response = await call(connection, "DeleteApplication", request, again=True)
     if wait and response.existed:
         await _wait_until_gone(connection, {name})
 
@@ -109,28 +116,49 @@ async def delete_all(connection: "Connection") -> None:
 async def status(connection: "Connection") -> Status:
     """The cluster's status now."""
     request = controller_pb2.GetStatusRequest()
-    response = await call(connection.controller.GetStatus, request, again=True)
+    response = await call(connection, "GetStatus", request, again=True)
     found: Status = response.status
     return found
 
 
-async def call(method: Callable[..., Any], request: Any, *, again: bool = False) -> Any:
-    """One unary call to the controller, with our errors and a deadline.
+async def call(
+    connection: "Connection",
+    name: str,
+    request: Any,
+    *,
+    again: bool = False,
+    patient: bool = True,
+    timeout_s: float = RPC_TIMEOUT_S,
+) -> Any:
+    """One unary call to the leading controller, with our errors and a deadline.
 
-    A controller that is starting again is waited for.
+    It follows the leader, also while the leader changes.
 
     Args:
-        method: Of the stub.
+        connection: To the cluster.
+        name: Of the RPC of `ControllerService`.
         request: Its message.
         again: Call again when the controller went away before it answered; for what may be done twice.
+        patient: Wait for a controller that is starting.
+        timeout_s: For all attempts together.
     """
+    link, deadline = connection.dispatcher.link, Deadline.after(timeout_s)
     while True:
+        address = link.address
         try:
-            return await method(request, timeout=RPC_TIMEOUT_S, wait_for_ready=True)
+            return await getattr(connection.controller, name)(request, timeout=deadline.remaining_s())
         except grpc.aio.AioRpcError as error:
-            if not again or error.code() is not grpc.StatusCode.UNAVAILABLE:
-                raise translate_error(error) from None
-        await asyncio.sleep(RETRY_PAUSE_S)
+            failure, pause_s = error, link.lost(address, error)
+        translated = translate_error(failure)
+        if isinstance(translated, NotLeaderError):
+            may_call = True
+        elif failure.code() is grpc.StatusCode.UNAVAILABLE:
+            may_call = again or (patient and never_connected(failure))
+        else:
+            may_call = False
+        if not may_call or deadline.has_expired():
+            raise translated from None
+        await asyncio.sleep(max(pause_s, RETRY_PAUSE_S))
 
 
 @asynccontextmanager
@@ -139,7 +167,9 @@ async def watch(connection: "Connection") -> AsyncIterator[AsyncIterator[Status]
     calls: list[Any] = []
 
     async def statuses() -> AsyncIterator[Status]:
+        link = connection.dispatcher.link
         while True:
+            address, failure = link.address, None
             watching = connection.controller.WatchStatus(controller_pb2.WatchStatusRequest())
             calls[:] = [watching]
             try:
@@ -148,7 +178,8 @@ async def watch(connection: "Connection") -> AsyncIterator[AsyncIterator[Status]
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise translate_error(error) from None
-            await asyncio.sleep(0.2)
+                failure = error
+            await asyncio.sleep(max(link.lost(address, failure), WATCH_AGAIN_S))
 
     iterator = statuses()
     try:

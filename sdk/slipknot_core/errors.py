@@ -14,7 +14,8 @@ ValueError.
     ├── UnauthenticatedError               credentials missing or wrong; get the cluster's token
     ├── PermissionDeniedError              the credentials are of too small a role; get those of a larger one
     ├── ConflictError                      another application holds this route prefix; choose another
-    └── ControllerUnavailableError         the controller cannot be reached; start it or check the address
+    ├── ControllerUnavailableError         the controller cannot be reached; start it or check the address
+    └── NotLeaderError                     this controller does not lead; ask the one that does
     RemoteTraceback                        a remote traceback's text, the __cause__ of user exceptions
 
 `to_error_info`/`from_error_info` in `slipknot_core.failures` turn exceptions into the wire form and back.
@@ -156,6 +157,26 @@ class ControllerUnavailableError(SlipknotServeException):
     http_status = 503
 
 
+class NotLeaderError(SlipknotServeException):
+    """Another controller leads.
+
+    Args:
+        message: What was found.
+        leader_address: Where the leader serves; empty if that is not known.
+    """
+
+    reason = "NOT_LEADER"
+    grpc_code = grpc.StatusCode.FAILED_PRECONDITION
+    http_status = 503
+
+    def __init__(self, message: str, leader_address: str = "") -> None:
+        super().__init__(message, leader_address)
+        self.leader_address = leader_address
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class RemoteTraceback(Exception):
     """The traceback of an exception that was raised in another process; `str()` gives its text."""
 
@@ -184,6 +205,7 @@ BY_REASON: dict[str, type[SlipknotServeException]] = {
         PermissionDeniedError,
         ConflictError,
         ControllerUnavailableError,
+        NotLeaderError,
     )
 }
 """Wire reason to class; the one table that maps both ways (each class carries its own reason)."""

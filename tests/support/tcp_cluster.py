@@ -128,6 +128,7 @@ class TcpCluster:
 
     Args:
         directory: For logs and the controller's state.
+        controllers: How many; several need an etcd store in `controller_options`.
         nodes: How many node agents.
         proxies: How many proxies.
         credentials: Of all roles and of this process; a token is made if None.
@@ -141,6 +142,7 @@ class TcpCluster:
         self,
         directory: Path,
         *,
+        controllers: int = 1,
         nodes: int = 2,
         proxies: int = 1,
         credentials: Credentials | None = None,
@@ -150,12 +152,17 @@ class TcpCluster:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.credentials = Credentials(secrets.token_urlsafe()) if credentials is None else credentials
-        self.address = f"127.0.0.1:{free_port()}"
+        self.addresses = [f"127.0.0.1:{free_port()}" for _ in range(controllers)]
+        self.address = ",".join(self.addresses)
         self._directory = directory
         self._environment = {**self.credentials.environment(), **(environment or {})}
         store = {"kind": "sqlite", "path": str(directory / "state.db")}
-        options = {"address": self.address, "store": store, **(controller_options or {})}
-        self.controller = self.role(CONTROLLER, "controller", options)
+        options = {"store": store, **(controller_options or {})}
+        self.controllers = [
+            self.role(CONTROLLER, f"controller-{i}", {"address": address, **options})
+            for i, address in enumerate(self.addresses)
+        ]
+        self.controller = self.controllers[0]
         self.nodes = [
             self.role(NODE, f"node-{i}", self.node_config(i) | dict(node_options or {})) for i in range(nodes)
         ]
@@ -170,7 +177,8 @@ class TcpCluster:
 
     def __enter__(self) -> Self:
         try:
-            self.controller.start()
+            for controller in self.controllers:
+                controller.start()
             others = [*self.nodes, *self.proxies]
             for role in others:
                 role.start()
@@ -187,7 +195,7 @@ class TcpCluster:
     @property
     def roles(self) -> list[Role]:
         """In the order in which they end: the controller before the nodes, or it would replace replicas."""
-        return [*self.proxies, self.controller, *self.nodes]
+        return [*self.proxies, *self.controllers, *self.nodes]
 
     @property
     def urls(self) -> list[str]:

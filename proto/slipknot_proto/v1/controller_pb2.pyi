@@ -8,10 +8,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DeployApplicationRequest(_message.Message):
-    __slots__ = ("application",)
+    __slots__ = ("application", "deploy_id")
     APPLICATION_FIELD_NUMBER: _ClassVar[int]
+    DEPLOY_ID_FIELD_NUMBER: _ClassVar[int]
     application: _spec_pb2.ApplicationSpec
-    def __init__(self, application: _Optional[_Union[_spec_pb2.ApplicationSpec, _Mapping]] = ...) -> None: ...
+    deploy_id: str
+    def __init__(self, application: _Optional[_Union[_spec_pb2.ApplicationSpec, _Mapping]] = ..., deploy_id: _Optional[str] = ...) -> None: ...
 
 class DeployApplicationResponse(_message.Message):
     __slots__ = ("generation",)
@@ -32,10 +34,12 @@ class DeleteApplicationResponse(_message.Message):
     def __init__(self, existed: _Optional[bool] = ...) -> None: ...
 
 class ApplyConfigRequest(_message.Message):
-    __slots__ = ("config_json",)
+    __slots__ = ("config_json", "deploy_id")
     CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    DEPLOY_ID_FIELD_NUMBER: _ClassVar[int]
     config_json: str
-    def __init__(self, config_json: _Optional[str] = ...) -> None: ...
+    deploy_id: str
+    def __init__(self, config_json: _Optional[str] = ..., deploy_id: _Optional[str] = ...) -> None: ...
 
 class ApplyConfigResponse(_message.Message):
     __slots__ = ("generation",)
@@ -52,6 +56,20 @@ class GetConfigResponse(_message.Message):
     CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
     config_json: str
     def __init__(self, config_json: _Optional[str] = ...) -> None: ...
+
+class GetLeaderRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetLeaderResponse(_message.Message):
+    __slots__ = ("is_leader", "leader_address", "epoch")
+    IS_LEADER_FIELD_NUMBER: _ClassVar[int]
+    LEADER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    is_leader: bool
+    leader_address: str
+    epoch: int
+    def __init__(self, is_leader: _Optional[bool] = ..., leader_address: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
@@ -96,20 +114,24 @@ class ShutdownClusterResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("epoch", "applications", "proxies", "nodes", "snapshot_version", "admin_address")
+    __slots__ = ("epoch", "applications", "proxies", "nodes", "snapshot_version", "leader_address", "answered_by", "admin_address")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     APPLICATIONS_FIELD_NUMBER: _ClassVar[int]
     PROXIES_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LEADER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_BY_FIELD_NUMBER: _ClassVar[int]
     ADMIN_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     applications: _containers.RepeatedCompositeFieldContainer[ApplicationStatus]
     proxies: _containers.RepeatedCompositeFieldContainer[ProxyStatus]
     nodes: _containers.RepeatedCompositeFieldContainer[NodeStatus]
     snapshot_version: int
+    leader_address: str
+    answered_by: str
     admin_address: str
-    def __init__(self, epoch: _Optional[int] = ..., applications: _Optional[_Iterable[_Union[ApplicationStatus, _Mapping]]] = ..., proxies: _Optional[_Iterable[_Union[ProxyStatus, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., snapshot_version: _Optional[int] = ..., admin_address: _Optional[str] = ...) -> None: ...
+    def __init__(self, epoch: _Optional[int] = ..., applications: _Optional[_Iterable[_Union[ApplicationStatus, _Mapping]]] = ..., proxies: _Optional[_Iterable[_Union[ProxyStatus, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., snapshot_version: _Optional[int] = ..., leader_address: _Optional[str] = ..., answered_by: _Optional[str] = ..., admin_address: _Optional[str] = ...) -> None: ...
 
 class ApplicationStatus(_message.Message):
     __slots__ = ("name", "status", "message", "deployed_time_s", "deployments", "route_prefix", "docs_path", "generation", "ingress_deployment")

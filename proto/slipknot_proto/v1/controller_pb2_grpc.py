@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class ControllerServiceStub:
-    """Served by the controller.
+    """Served by every controller. One leads; the others answer reads (GetConfig, GetStatus, WatchStatus, GetLeader) and end all
+    other calls with FAILED_PRECONDITION, reason NOT_LEADER, and the leader's address in the trailing metadata
+    "slipknot-leader" (left out if nobody leads).
     """
 
     def __init__(self, channel):
@@ -55,6 +57,11 @@ class ControllerServiceStub:
                 request_serializer=slipknot_dot_v1_dot_controller__pb2.GetConfigRequest.SerializeToString,
                 response_deserializer=slipknot_dot_v1_dot_controller__pb2.GetConfigResponse.FromString,
                 _registered_method=True)
+        self.GetLeader = channel.unary_unary(
+                '/slipknot.v1.ControllerService/GetLeader',
+                request_serializer=slipknot_dot_v1_dot_controller__pb2.GetLeaderRequest.SerializeToString,
+                response_deserializer=slipknot_dot_v1_dot_controller__pb2.GetLeaderResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/slipknot.v1.ControllerService/GetStatus',
                 request_serializer=slipknot_dot_v1_dot_controller__pb2.GetStatusRequest.SerializeToString,
@@ -78,7 +85,9 @@ class ControllerServiceStub:
 
 
 class ControllerServiceServicer:
-    """Served by the controller.
+    """Served by every controller. One leads; the others answer reads (GetConfig, GetStatus, WatchStatus, GetLeader) and end all
+    other calls with FAILED_PRECONDITION, reason NOT_LEADER, and the leader's address in the trailing metadata
+    "slipknot-leader" (left out if nobody leads).
     """
 
     def DeployApplication(self, request, context):
@@ -105,6 +114,13 @@ class ControllerServiceServicer:
 
     def GetConfig(self, request, context):
         """The config last applied; empty if none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLeader(self, request, context):
+        """Who leads; answered by every controller, without a look at the store.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -161,6 +177,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     request_deserializer=slipknot_dot_v1_dot_controller__pb2.GetConfigRequest.FromString,
                     response_serializer=slipknot_dot_v1_dot_controller__pb2.GetConfigResponse.SerializeToString,
             ),
+            'GetLeader': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLeader,
+                    request_deserializer=slipknot_dot_v1_dot_controller__pb2.GetLeaderRequest.FromString,
+                    response_serializer=slipknot_dot_v1_dot_controller__pb2.GetLeaderResponse.SerializeToString,
+            ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
                     request_deserializer=slipknot_dot_v1_dot_controller__pb2.GetStatusRequest.FromString,
@@ -190,7 +211,9 @@ def add_ControllerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ControllerService:
-    """Served by the controller.
+    """Served by every controller. One leads; the others answer reads (GetConfig, GetStatus, WatchStatus, GetLeader) and end all
+    other calls with FAILED_PRECONDITION, reason NOT_LEADER, and the leader's address in the trailing metadata
+    "slipknot-leader" (left out if nobody leads).
     """
 
     @staticmethod
@@ -291,6 +314,33 @@ class ControllerService:
             '/slipknot.v1.ControllerService/GetConfig',
             slipknot_dot_v1_dot_controller__pb2.GetConfigRequest.SerializeToString,
             slipknot_dot_v1_dot_controller__pb2.GetConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLeader(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipknot.v1.ControllerService/GetLeader',
+            slipknot_dot_v1_dot_controller__pb2.GetLeaderRequest.SerializeToString,
+            slipknot_dot_v1_dot_controller__pb2.GetLeaderResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bslipknot/v1/discovery.proto\x12\x0bslipknot.v1\"F\n\x0cWatchRequest\x12\x0f\n\x07watcher\x18\x01 \x01(\t\x12%\n\x05proxy\x18\x02 \x01(\x0b\x32\x16.slipknot.v1.ProxyInfo\"\x9a\x01\n\tProxyInfo\x12\x10\n\x08proxy_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x14\n\x0chttp_address\x18\x03 \x01(\t\x12\x17\n\x0fgateway_address\x18\x04 \x01(\t\x12\x0b\n\x03pid\x18\x05 \x01(\r\x12\x17\n\x0fgateway_is_open\x18\x14 \x01(\x08\x12\x15\n\radmin_address\x18< \x01(\t\"8\n\rWatchResponse\x12\'\n\x08snapshot\x18\x01 \x01(\x0b\x32\x15.slipknot.v1.Snapshot\"v\n\x08Snapshot\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x33\n\x0c\x61pplications\x18\x03 \x03(\x0b\x32\x1d.slipknot.v1.ApplicationRoute\x12\x15\n\rrefuse_pickle\x18\x14 \x01(\x08\"\x9a\x01\n\x10\x41pplicationRoute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0croute_prefix\x18\x02 \x01(\t\x12\x1a\n\x12ingress_deployment\x18\x03 \x01(\t\x12\x31\n\x0b\x64\x65ployments\x18\x04 \x03(\x0b\x32\x1c.slipknot.v1.DeploymentRoute\x12\x13\n\x0bunavailable\x18\x05 \x01(\x08\"\xf6\x01\n\x0f\x44\x65ploymentRoute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1c\n\x14max_ongoing_requests\x18\x02 \x01(\r\x12\x1b\n\x13max_queued_requests\x18\x03 \x01(\x05\x12 \n\x18\x62\x61\x63kpressure_status_code\x18\x04 \x01(\r\x12\"\n\x1a\x62\x61\x63kpressure_retry_after_s\x18\x05 \x01(\x05\x12+\n\x08replicas\x18\x06 \x03(\x0b\x32\x19.slipknot.v1.ReplicaRoute\x12\x13\n\x0bunavailable\x18\x07 \x01(\x08\x12\x12\n\nautoscaled\x18\x32 \x01(\x08\"\x81\x01\n\x0cReplicaRoute\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x1c\n\x14max_ongoing_requests\x18\x04 \x01(\r\x12\x1d\n\x15multiplexed_model_ids\x18\x46 \x03(\t\"R\n\x13ReportDemandRequest\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\x12+\n\x06queued\x18\x02 \x03(\x0b\x32\x1b.slipknot.v1.QueuedRequests\"J\n\x0eQueuedRequests\x12\x10\n\x08\x61pp_name\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65ployment_name\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\r\"\x16\n\x14ReportDemandResponse2\xa9\x01\n\x10\x44iscoveryService\x12@\n\x05Watch\x12\x19.slipknot.v1.WatchRequest\x1a\x1a.slipknot.v1.WatchResponse0\x01\x12S\n\x0cReportDemand\x12 .slipknot.v1.ReportDemandRequest\x1a!.slipknot.v1.ReportDemandResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bslipknot/v1/discovery.proto\x12\x0bslipknot.v1\"Z\n\x0cWatchRequest\x12\x0f\n\x07watcher\x18\x01 \x01(\t\x12%\n\x05proxy\x18\x02 \x01(\x0b\x32\x16.slipknot.v1.ProxyInfo\x12\x12\n\nseen_epoch\x18\x1e \x01(\x04\"\x9a\x01\n\tProxyInfo\x12\x10\n\x08proxy_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x14\n\x0chttp_address\x18\x03 \x01(\t\x12\x17\n\x0fgateway_address\x18\x04 \x01(\t\x12\x0b\n\x03pid\x18\x05 \x01(\r\x12\x17\n\x0fgateway_is_open\x18\x14 \x01(\x08\x12\x15\n\radmin_address\x18< \x01(\t\"8\n\rWatchResponse\x12\'\n\x08snapshot\x18\x01 \x01(\x0b\x32\x15.slipknot.v1.Snapshot\"v\n\x08Snapshot\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x33\n\x0c\x61pplications\x18\x03 \x03(\x0b\x32\x1d.slipknot.v1.ApplicationRoute\x12\x15\n\rrefuse_pickle\x18\x14 \x01(\x08\"\x9a\x01\n\x10\x41pplicationRoute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0croute_prefix\x18\x02 \x01(\t\x12\x1a\n\x12ingress_deployment\x18\x03 \x01(\t\x12\x31\n\x0b\x64\x65ployments\x18\x04 \x03(\x0b\x32\x1c.slipknot.v1.DeploymentRoute\x12\x13\n\x0bunavailable\x18\x05 \x01(\x08\"\xf6\x01\n\x0f\x44\x65ploymentRoute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1c\n\x14max_ongoing_requests\x18\x02 \x01(\r\x12\x1b\n\x13max_queued_requests\x18\x03 \x01(\x05\x12 \n\x18\x62\x61\x63kpressure_status_code\x18\x04 \x01(\r\x12\"\n\x1a\x62\x61\x63kpressure_retry_after_s\x18\x05 \x01(\x05\x12+\n\x08replicas\x18\x06 \x03(\x0b\x32\x19.slipknot.v1.ReplicaRoute\x12\x13\n\x0bunavailable\x18\x07 \x01(\x08\x12\x12\n\nautoscaled\x18\x32 \x01(\x08\"\x81\x01\n\x0cReplicaRoute\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x1c\n\x14max_ongoing_requests\x18\x04 \x01(\r\x12\x1d\n\x15multiplexed_model_ids\x18\x46 \x03(\t\"R\n\x13ReportDemandRequest\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\x12+\n\x06queued\x18\x02 \x03(\x0b\x32\x1b.slipknot.v1.QueuedRequests\"J\n\x0eQueuedRequests\x12\x10\n\x08\x61pp_name\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65ployment_name\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\r\"\x16\n\x14ReportDemandResponse2\xa9\x01\n\x10\x44iscoveryService\x12@\n\x05Watch\x12\x19.slipknot.v1.WatchRequest\x1a\x1a.slipknot.v1.WatchResponse0\x01\x12S\n\x0cReportDemand\x12 .slipknot.v1.ReportDemandRequest\x1a!.slipknot.v1.ReportDemandResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,25 +32,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'slipknot.v1.discovery_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WATCHREQUEST']._serialized_start=44
-  _globals['_WATCHREQUEST']._serialized_end=114
-  _globals['_PROXYINFO']._serialized_start=117
-  _globals['_PROXYINFO']._serialized_end=271
-  _globals['_WATCHRESPONSE']._serialized_start=273
-  _globals['_WATCHRESPONSE']._serialized_end=329
-  _globals['_SNAPSHOT']._serialized_start=331
-  _globals['_SNAPSHOT']._serialized_end=449
-  _globals['_APPLICATIONROUTE']._serialized_start=452
-  _globals['_APPLICATIONROUTE']._serialized_end=606
-  _globals['_DEPLOYMENTROUTE']._serialized_start=609
-  _globals['_DEPLOYMENTROUTE']._serialized_end=855
-  _globals['_REPLICAROUTE']._serialized_start=858
-  _globals['_REPLICAROUTE']._serialized_end=987
-  _globals['_REPORTDEMANDREQUEST']._serialized_start=989
-  _globals['_REPORTDEMANDREQUEST']._serialized_end=1071
-  _globals['_QUEUEDREQUESTS']._serialized_start=1073
-  _globals['_QUEUEDREQUESTS']._serialized_end=1147
-  _globals['_REPORTDEMANDRESPONSE']._serialized_start=1149
-  _globals['_REPORTDEMANDRESPONSE']._serialized_end=1171
-  _globals['_DISCOVERYSERVICE']._serialized_start=1174
-  _globals['_DISCOVERYSERVICE']._serialized_end=1343
+  _globals['_WATCHREQUEST']._serialized_end=134
+  _globals['_PROXYINFO']._serialized_start=137
+  _globals['_PROXYINFO']._serialized_end=291
+  _globals['_WATCHRESPONSE']._serialized_start=293
+  _globals['_WATCHRESPONSE']._serialized_end=349
+  _globals['_SNAPSHOT']._serialized_start=351
+  _globals['_SNAPSHOT']._serialized_end=469
+  _globals['_APPLICATIONROUTE']._serialized_start=472
+  _globals['_APPLICATIONROUTE']._serialized_end=626
+  _globals['_DEPLOYMENTROUTE']._serialized_start=629
+  _globals['_DEPLOYMENTROUTE']._serialized_end=875
+  _globals['_REPLICAROUTE']._serialized_start=878
+  _globals['_REPLICAROUTE']._serialized_end=1007
+  _globals['_REPORTDEMANDREQUEST']._serialized_start=1009
+  _globals['_REPORTDEMANDREQUEST']._serialized_end=1091
+  _globals['_QUEUEDREQUESTS']._serialized_start=1093
+  _globals['_QUEUEDREQUESTS']._serialized_end=1167
+  _globals['_REPORTDEMANDRESPONSE']._serialized_start=1169
+  _globals['_REPORTDEMANDRESPONSE']._serialized_end=1191
+  _globals['_DISCOVERYSERVICE']._serialized_start=1194
+  _globals['_DISCOVERYSERVICE']._serialized_end=1363
 # @@protoc_insertion_point(module_scope)

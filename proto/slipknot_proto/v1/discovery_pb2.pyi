@@ -7,12 +7,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class WatchRequest(_message.Message):
-    __slots__ = ("watcher", "proxy")
+    __slots__ = ("watcher", "proxy", "seen_epoch")
     WATCHER_FIELD_NUMBER: _ClassVar[int]
     PROXY_FIELD_NUMBER: _ClassVar[int]
+    SEEN_EPOCH_FIELD_NUMBER: _ClassVar[int]
     watcher: str
     proxy: ProxyInfo
-    def __init__(self, watcher: _Optional[str] = ..., proxy: _Optional[_Union[ProxyInfo, _Mapping]] = ...) -> None: ...
+    seen_epoch: int
+    def __init__(self, watcher: _Optional[str] = ..., proxy: _Optional[_Union[ProxyInfo, _Mapping]] = ..., seen_epoch: _Optional[int] = ...) -> None: ...
 
 class ProxyInfo(_message.Message):
     __slots__ = ("proxy_id", "node_id", "http_address", "gateway_address", "pid", "gateway_is_open", "admin_address")

@@ -25,7 +25,7 @@ class JoinReplicaRequest(_message.Message):
     def __init__(self, hello: _Optional[_Union[ReplicaHello, _Mapping]] = ..., state: _Optional[_Union[ReplicaState, _Mapping]] = ..., load: _Optional[_Union[ReplicaLoad, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., reconfigured: _Optional[_Union[ReconfigureReport, _Mapping]] = ..., models: _Optional[_Union[ReplicaModels, _Mapping]] = ...) -> None: ...
 
 class ReplicaHello(_message.Message):
-    __slots__ = ("replica_id", "app_name", "deployment_name", "version", "address", "node_id", "pid", "state", "has_health_check", "user_config_hash", "multiplexed_model_ids")
+    __slots__ = ("replica_id", "app_name", "deployment_name", "version", "address", "node_id", "pid", "state", "has_health_check", "user_config_hash", "seen_epoch", "multiplexed_model_ids")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     APP_NAME_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,7 @@ class ReplicaHello(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     HAS_HEALTH_CHECK_FIELD_NUMBER: _ClassVar[int]
     USER_CONFIG_HASH_FIELD_NUMBER: _ClassVar[int]
+    SEEN_EPOCH_FIELD_NUMBER: _ClassVar[int]
     MULTIPLEXED_MODEL_IDS_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     app_name: str
@@ -47,8 +48,9 @@ class ReplicaHello(_message.Message):
     state: ReplicaState
     has_health_check: bool
     user_config_hash: str
+    seen_epoch: int
     multiplexed_model_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment_name: _Optional[str] = ..., version: _Optional[str] = ..., address: _Optional[str] = ..., node_id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[_Union[ReplicaState, _Mapping]] = ..., has_health_check: _Optional[bool] = ..., user_config_hash: _Optional[str] = ..., multiplexed_model_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment_name: _Optional[str] = ..., version: _Optional[str] = ..., address: _Optional[str] = ..., node_id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[_Union[ReplicaState, _Mapping]] = ..., has_health_check: _Optional[bool] = ..., user_config_hash: _Optional[str] = ..., seen_epoch: _Optional[int] = ..., multiplexed_model_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReplicaState(_message.Message):
     __slots__ = ("state", "message", "docs_path", "has_health_check")
@@ -107,14 +109,16 @@ class ReconfigureReport(_message.Message):
     def __init__(self, user_config_hash: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
 
 class JoinReplicaResponse(_message.Message):
-    __slots__ = ("welcome", "reconfigure", "drain")
+    __slots__ = ("epoch", "welcome", "reconfigure", "drain")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     RECONFIGURE_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
     welcome: ReplicaWelcome
     reconfigure: Reconfigure
     drain: DrainReplica
-    def __init__(self, welcome: _Optional[_Union[ReplicaWelcome, _Mapping]] = ..., reconfigure: _Optional[_Union[Reconfigure, _Mapping]] = ..., drain: _Optional[_Union[DrainReplica, _Mapping]] = ...) -> None: ...
+    def __init__(self, epoch: _Optional[int] = ..., welcome: _Optional[_Union[ReplicaWelcome, _Mapping]] = ..., reconfigure: _Optional[_Union[Reconfigure, _Mapping]] = ..., drain: _Optional[_Union[DrainReplica, _Mapping]] = ...) -> None: ...
 
 class ReplicaWelcome(_message.Message):
     __slots__ = ("epoch", "accepted", "message")
@@ -153,7 +157,7 @@ class JoinNodeRequest(_message.Message):
     def __init__(self, hello: _Optional[_Union[NodeHello, _Mapping]] = ..., replica_exited: _Optional[_Union[ReplicaExited, _Mapping]] = ..., build_result: _Optional[_Union[BuildResult, _Mapping]] = ..., alive: _Optional[_Union[NodeAlive, _Mapping]] = ...) -> None: ...
 
 class NodeHello(_message.Message):
-    __slots__ = ("node_id", "hostname", "pid", "num_cpus", "memory_bytes", "replica_ids", "labels", "incarnation", "admin_address", "gpu_ids", "custom_resources", "replicas")
+    __slots__ = ("node_id", "hostname", "pid", "num_cpus", "memory_bytes", "replica_ids", "labels", "incarnation", "seen_epoch", "admin_address", "gpu_ids", "custom_resources", "replicas")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -176,6 +180,7 @@ class NodeHello(_message.Message):
     REPLICA_IDS_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEEN_EPOCH_FIELD_NUMBER: _ClassVar[int]
     ADMIN_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     GPU_IDS_FIELD_NUMBER: _ClassVar[int]
     CUSTOM_RESOURCES_FIELD_NUMBER: _ClassVar[int]
@@ -188,11 +193,12 @@ class NodeHello(_message.Message):
     replica_ids: _containers.RepeatedScalarFieldContainer[str]
     labels: _containers.ScalarMap[str, str]
     incarnation: str
+    seen_epoch: int
     admin_address: str
     gpu_ids: _containers.RepeatedScalarFieldContainer[str]
     custom_resources: _containers.ScalarMap[str, float]
     replicas: _containers.RepeatedCompositeFieldContainer[HeldReplica]
-    def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., pid: _Optional[int] = ..., num_cpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., replica_ids: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., incarnation: _Optional[str] = ..., admin_address: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[str]] = ..., custom_resources: _Optional[_Mapping[str, float]] = ..., replicas: _Optional[_Iterable[_Union[HeldReplica, _Mapping]]] = ...) -> None: ...
+    def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., pid: _Optional[int] = ..., num_cpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., replica_ids: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., incarnation: _Optional[str] = ..., seen_epoch: _Optional[int] = ..., admin_address: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[str]] = ..., custom_resources: _Optional[_Mapping[str, float]] = ..., replicas: _Optional[_Iterable[_Union[HeldReplica, _Mapping]]] = ...) -> None: ...
 
 class HeldReplica(_message.Message):
     __slots__ = ("replica_id", "app_name", "deployment_name", "version", "resources", "gpu_ids")
@@ -235,16 +241,18 @@ class BuildResult(_message.Message):
     def __init__(self, build_id: _Optional[str] = ..., application: _Optional[_Union[_spec_pb2.ApplicationSpec, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
 
 class JoinNodeResponse(_message.Message):
-    __slots__ = ("welcome", "start_replica", "stop_replica", "build_application")
+    __slots__ = ("epoch", "welcome", "start_replica", "stop_replica", "build_application")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     START_REPLICA_FIELD_NUMBER: _ClassVar[int]
     STOP_REPLICA_FIELD_NUMBER: _ClassVar[int]
     BUILD_APPLICATION_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
     welcome: NodeWelcome
     start_replica: StartReplica
     stop_replica: StopReplica
     build_application: BuildApplication
-    def __init__(self, welcome: _Optional[_Union[NodeWelcome, _Mapping]] = ..., start_replica: _Optional[_Union[StartReplica, _Mapping]] = ..., stop_replica: _Optional[_Union[StopReplica, _Mapping]] = ..., build_application: _Optional[_Union[BuildApplication, _Mapping]] = ...) -> None: ...
+    def __init__(self, epoch: _Optional[int] = ..., welcome: _Optional[_Union[NodeWelcome, _Mapping]] = ..., start_replica: _Optional[_Union[StartReplica, _Mapping]] = ..., stop_replica: _Optional[_Union[StopReplica, _Mapping]] = ..., build_application: _Optional[_Union[BuildApplication, _Mapping]] = ...) -> None: ...
 
 class NodeWelcome(_message.Message):
     __slots__ = ("epoch",)

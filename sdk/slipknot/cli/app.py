@@ -28,7 +28,7 @@ Address = Annotated[
     typer.Option(
         "--address",
         "-a",
-        help="Controller of the cluster, host:port or unix:/path. "
+        help="Controller of the cluster, host:port or unix:/path; of several, separated by commas. "
         "Default: SLIPKNOT_ADDRESS, else the cluster that runs here.",
     ),
 ]
@@ -174,6 +174,14 @@ def config(name: OneName = None, address: Address = None) -> None:
     from .cluster import show_config
 
     _checked(lambda: show_config(name, address))
+
+
+@app.command("controller-health")
+def controller_health(address: Address = None) -> None:
+    """Tell whether a controller serves, and whether it leads; exit status 1 if not, or if nobody leads."""
+    from .health import show_controller_health
+
+    _checked(lambda: show_controller_health(address))
 
 
 @app.command()

@@ -84,7 +84,7 @@ def show_config(name: str | None, address: str | None) -> int:
     """Print the config that was last deployed as YAML."""
     connection = _connect(address)
     response = connection.run(
-        _control.call(connection.controller.GetConfig, controller_pb2.GetConfigRequest())
+        _control.call(connection, "GetConfig", controller_pb2.GetConfigRequest(), again=True)
     )
     if not response.config_json:
         typer.echo("No config has been deployed.")
@@ -101,7 +101,7 @@ def show_config(name: str | None, address: str | None) -> int:
 
 def shut_down(yes: bool, address: str | None) -> int:
     """Delete all applications and end the cluster."""
-    found = _find(address)
+    found = find_controller(address)
     if not found:
         typer.echo("No cluster runs here.")
         return 0
@@ -113,6 +113,14 @@ def shut_down(yes: bool, address: str | None) -> int:
     _wait_until_ended(found)
     typer.echo("The cluster has ended.")
     return 0
+
+
+def find_controller(address: str | None) -> str:
+    """The address of the controller, or of several; empty if there is none."""
+    if address or cluster_settings().address:
+        return address or cluster_settings().address
+    clusters: list[ClusterInfo] = find_clusters()
+    return clusters[-1].controller_address if clusters else ""
 
 
 # --- inside -----------------------------------------------------------------------------------------
@@ -128,14 +136,6 @@ def _warn_about_start_options(config: Mapping[str, Any]) -> None:
         )
 
 
-def _find(address: str | None) -> str:
-    """The controller's address; empty if there is none."""
-    if address or cluster_settings().address:
-        return address or cluster_settings().address
-    clusters: list[ClusterInfo] = find_clusters()
-    return clusters[-1].controller_address if clusters else ""
-
-
 def _wait_until_ended(controller_address: str) -> None:
     """Wait until the processes on this machine are gone and their ports are free."""
     deadline_s = time.monotonic() + END_TIMEOUT_S
@@ -146,7 +146,7 @@ def _wait_until_ended(controller_address: str) -> None:
 
 
 def _connect(address: str | None) -> _connection.Connection:
-    found = _find(address)
+    found = find_controller(address)
     if not found:
         raise SlipknotServeException(NO_CLUSTER)
     return _connection.connect(found)

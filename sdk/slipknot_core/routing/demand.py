@@ -16,7 +16,7 @@ from slipknot_proto.v1 import discovery_pb2, discovery_pb2_grpc
 
 from ..ids import DeploymentId
 from ..rpc.channel import token_metadata
-from ..rpc.credentials import Credentials
+from ..rpc.controller_link import ControllerLink
 from ..tasks import TaskOwner
 
 logger = logging.getLogger("slipknot.serve")
@@ -35,8 +35,7 @@ class DemandReporter:
     Args:
         caller: Unique among all callers.
         waiting: Counts the requests that wait, by deployment; only what is above 0.
-        channel: The connection to the controller.
-        credentials: For its calls.
+        link: The way to the controller.
         tasks: Owns the task that reports.
     """
 
@@ -44,14 +43,12 @@ class DemandReporter:
         self,
         caller: str,
         waiting: Callable[[], Waiting],
-        channel: grpc.aio.Channel,
-        credentials: Credentials,
+        link: ControllerLink,
         tasks: TaskOwner,
     ) -> None:
         self._caller = caller
         self._waiting = waiting
-        self._stub = discovery_pb2_grpc.DiscoveryServiceStub(channel)
-        self._credentials = credentials
+        self._link = link
         self._tasks = tasks
         self._sent: Waiting = {}
         self._sent_at_s = 0.0
@@ -99,8 +96,9 @@ class DemandReporter:
             ],
         )
         try:
-            await self._stub.ReportDemand(
-                request, timeout=SEND_TIMEOUT_S, metadata=token_metadata(self._credentials)
+            stub = discovery_pb2_grpc.DiscoveryServiceStub(self._link.channel)
+            await stub.ReportDemand(
+                request, timeout=SEND_TIMEOUT_S, metadata=token_metadata(self._link.credentials)
             )
         except grpc.aio.AioRpcError as error:
             logger.debug("demand_not_reported %s", error.code().name)

@@ -22,7 +22,8 @@ from ..errors import (
 )
 from ..ids import DeploymentId, short_id
 from ..request_context import RequestContext
-from ..rpc.channel import RefusalLog, new_channel, token_metadata, translate_error
+from ..rpc.channel import token_metadata, translate_error
+from ..rpc.controller_link import ControllerLink, EpochGate
 from ..rpc.credentials import NO_CREDENTIALS, Credentials
 from ..tasks import TaskOwner
 from .demand import DemandReporter
@@ -35,9 +36,6 @@ logger = logging.getLogger("slipknot.serve")
 UNKNOWN_APPLICATION_WAIT_S = 5.0
 """A call to an application that no snapshot has named yet waits so long for one that does."""
 
-FIRST_RECONNECT_S = 0.05
-MAX_RECONNECT_S = 1.0
-
 OnSnapshot = Callable[[Snapshot], None]
 
 
@@ -46,7 +44,7 @@ class Dispatcher:
     routers.
 
     Args:
-        controller_address: "unix:/path" or "host:port".
+        controller_address: "unix:/path" or "host:port"; of several controllers, separated by commas.
         watcher: Who this is, for the controller's log.
         node_id: Replicas of this node are preferred.
         credentials: What this process proves itself with; empty on private Unix sockets.
@@ -75,11 +73,13 @@ class Dispatcher:
         self.credentials = credentials
         self._request = discovery_pb2.WatchRequest(watcher=watcher, proxy=proxy)
         self._tasks = TaskOwner(f"dispatcher {watcher}")
-        self._refusals = RefusalLog(controller_address)
+        self.link = ControllerLink(controller_address, credentials)
+        """The way to the leading controller."""
+        self.gate = EpochGate()
+        """The largest epoch that this process has seen."""
         self._routers: dict[DeploymentId, Router] = {}
         self._seen_applications: set[str] = set()
         self._listeners: list[OnSnapshot] = []
-        self._channel: grpc.aio.Channel | None = None
         self._demand: DemandReporter | None = None
 
     def __repr__(self) -> str:
@@ -87,10 +87,9 @@ class Dispatcher:
 
     async def start(self) -> None:
         """Begin to watch; does not wait for the first snapshot."""
-        self._channel = new_channel(self.controller_address, self.credentials)
         caller = f"{self._request.watcher}:{short_id()}"
-        self._demand = DemandReporter(caller, self._waiting, self._channel, self.credentials, self._tasks)
-        self._tasks.spawn(self._watch(self._channel), "watch")
+        self._demand = DemandReporter(caller, self._waiting, self.link, self._tasks)
+        self._tasks.spawn(self._watch(), "watch")
 
     @property
     def queued(self) -> int:
@@ -102,21 +101,13 @@ class Dispatcher:
         """Those that have been used, of deployments that are gone too."""
         return tuple(self._routers.values())
 
-    @property
-    def channel(self) -> grpc.aio.Channel:
-        """The connection to the controller, for other services of it."""
-        if self._channel is None:
-            raise RuntimeError("the dispatcher has not been started")
-        return self._channel
-
     async def stop(self) -> None:
         """End all exchanges and connections; twice and before `start` is fine."""
         self._demand = None
         await self._tasks.stop()
         routers, self._routers = self._routers, {}
         await asyncio.gather(*(router.close() for router in routers.values()))
-        if self._channel is not None:
-            await self._channel.close(None)
+        await self.link.close()
 
     def on_snapshot(self, callback: OnSnapshot) -> Callable[[], None]:
         """Call `callback` with each newer snapshot, on the loop; returns what ends that."""
@@ -179,6 +170,7 @@ class Dispatcher:
         """Take `snapshot` if it is newer; False if not."""
         if not snapshot.is_newer_than(self.snapshot):
             return False
+        self.gate.admits(snapshot.epoch)
         self.snapshot, self.snapshot_at_s = snapshot, time.monotonic()
         self._seen_applications.update(snapshot.applications)
         for deployment_id, router in self._routers.items():
@@ -250,24 +242,36 @@ class Dispatcher:
             # The next call makes a new router and waits anew.
             self._routers.pop(deployment_id)
 
-    async def _watch(self, channel: grpc.aio.Channel) -> None:
-        stub = discovery_pb2_grpc.DiscoveryServiceStub(channel)
-        pause_s = FIRST_RECONNECT_S
+    async def _watch(self) -> None:
         while True:
+            address = self.link.address
+            stub = discovery_pb2_grpc.DiscoveryServiceStub(self.link.channel)
+            self._request.seen_epoch = self.gate.seen
             call = stub.Watch(self._request, metadata=token_metadata(self.credentials))
+            failure: grpc.aio.AioRpcError | None = None
             try:
                 async for response in call:
-                    self.is_connected, pause_s = True, FIRST_RECONNECT_S
-                    self._refusals.forget()
-                    self.apply(Snapshot.from_proto(response.snapshot))
+                    if not self._on_snapshot_of(response.snapshot):
+                        break
+                    self.is_connected = True
+                    self.link.held(address)
             except grpc.aio.AioRpcError as error:
+                failure = error
                 if self.is_connected:
                     logger.warning("controller_lost %s; serving on with the last snapshot", error.code().name)
                 self.failure = translate_error(error)
-                if self._refusals.note(error):
-                    self.refused.set()
             finally:
                 self.is_connected = False
                 call.cancel()
+            pause_s = self.link.lost(address, failure)
+            if self.link.is_refused:
+                self.refused.set()
             await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, MAX_RECONNECT_S)
+
+    def _on_snapshot_of(self, message: discovery_pb2.Snapshot) -> bool:
+        """Take a snapshot; False: it is of a controller that led once."""
+        if message.epoch < self.gate.seen:
+            logger.warning("outdated_controller epoch %d, %d was seen", message.epoch, self.gate.seen)
+            return False
+        self.apply(Snapshot.from_proto(message))
+        return True

@@ -36,6 +36,10 @@ ERROR_KEY = "slipknot-error-bin"
 """Trailing metadata key of a serialised ErrorInfo."""
 
 
+LEADER_KEY = "slipknot-leader"
+"""Trailing metadata key of the leader's address, where a standby was asked."""
+
+
 def new_channel(
     address: str, credentials: Credentials = NO_CREDENTIALS, settings: RpcSettings | None = None
 ) -> grpc.aio.Channel:

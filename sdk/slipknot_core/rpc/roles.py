@@ -38,6 +38,7 @@ REQUIRED: Mapping[str, Role | None] = MappingProxyType(
         "grpc.reflection.v1alpha.ServerReflection": Role.CLIENT,
         "slipknot.v1.GatewayService": Role.CLIENT,
         "slipknot.v1.ControllerService": Role.DEPLOYER,
+        "slipknot.v1.ControllerService/GetLeader": Role.CLIENT,
         "slipknot.v1.ControllerService/GetStatus": Role.CLIENT,
         "slipknot.v1.ControllerService/WatchStatus": Role.CLIENT,
         "slipknot.v1.DiscoveryService": Role.DEPLOYER,

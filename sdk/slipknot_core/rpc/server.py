@@ -16,7 +16,7 @@ from .. import errors, failures
 from ..settings import RpcSettings, rpc_settings
 from .access import AccessGuard
 from .addresses import is_loopback, join, split
-from .channel import ERROR_KEY
+from .channel import ERROR_KEY, LEADER_KEY
 from .credentials import HOW_TO_GET_SOME, MIN_TOKEN_LENGTH, NO_CREDENTIALS, Credentials
 from .options import server_options
 from .tls import server_credentials
@@ -201,7 +201,10 @@ async def _end(error: BaseException, context: Any, method: str) -> None:
     if isinstance(error, errors.SlipknotServeException):
         info = failures.to_error_info(error, with_pickle=False)
         info.traceback = ""
-        await context.abort(error.grpc_code, str(error), ((ERROR_KEY, info.SerializeToString()),))
+        trailing: list[tuple[str, str | bytes]] = [(ERROR_KEY, info.SerializeToString())]
+        if isinstance(error, errors.NotLeaderError) and error.leader_address:
+            trailing.append((LEADER_KEY, error.leader_address))
+        await context.abort(error.grpc_code, str(error), tuple(trailing))
     if isinstance(error, NotImplementedError):  # what a servicer does not define
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not implemented here")
     if not isinstance(error, Exception):
