@@ -46,6 +46,9 @@ RECOVERY_S = 4.0
 """What a restarted controller waits for replicas to register again; longer than the longest pause before a
 reconnect.
 """
+TAKEOVER_S = 6.0
+"""The same for a controller that takes over from another one: members may still be waiting for a word of a
+leader that is frozen."""
 ORPHAN_S = 10.0
 """A process that a node reports, and that has not registered this long after, is stopped."""
 BUILD_TIMEOUT_S = 120.0
@@ -114,7 +117,9 @@ class Coordinator:
         self.engine.listen(self)
         await self.applications.load()
         if self.applications.records:
-            self._recovery = asyncio.get_running_loop().call_later(RECOVERY_S, self._end_recovery)
+            self._recovery = asyncio.get_running_loop().call_later(
+                TAKEOVER_S if self._term.revision else RECOVERY_S, self._end_recovery
+            )
             logger.info("Recovering %d applications.", len(self.applications.records))
         else:
             self._publish()

@@ -99,12 +99,17 @@ class Seat:
                 return term
             if term is not None:
                 term.lose("the term could not begin")
-            await self._leave()
             await asyncio.sleep(RETRY_PAUSE_S)
 
     async def _begin(self, term: Term) -> None:
-        self._coordinator = coordinator = self._make(term)
-        await coordinator.start()
+        coordinator = self._make(term)
+        try:
+            await coordinator.start()
+        except BaseException:
+            await coordinator.stop()
+            raise
+        # Only now: before it has read what is stored it would send every member away as unknown.
+        self._coordinator = coordinator
 
     async def _leave(self) -> None:
         coordinator, self._coordinator = self._coordinator, None

@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import grpc.aio
 import pytest
 
+from slipknot._certificates import Authority
 from slipknot_controller.store import (
     EtcdClient,
     EtcdOptions,
@@ -19,8 +21,9 @@ from slipknot_controller.store import (
     WatchOverflow,
 )
 from slipknot_controller.store.etcd import MAX_VALUE_BYTES
-from slipknot_controller.store.etcd_client import Method
+from slipknot_controller.store.etcd_client import RANGE, Method
 from slipknot_controller.store.interface import ABSENT
+from slipknot_core.rpc.roles import Role
 from slipknot_proto.etcd.v1 import etcd_pb2
 from tests.support.etcd import EtcdCluster, new_prefix, start_etcd
 
@@ -261,3 +264,21 @@ async def test_users_and_passwords() -> None:
         with pytest.raises(StoreRefused, match="authentication failed"):
             await wrong.get("a")
         await wrong.close()
+
+
+async def test_tls_with_certificates_of_both_ends(tmp_path: Path) -> None:
+    """With a certificate that etcd accepts a store works; without one it gets no answer."""
+    pytest.importorskip("cryptography", reason="makes the certificates: pip install 'slipknot[tls]'")
+    files = Authority.open(tmp_path).issue(tmp_path, Role.MEMBER, hosts=["127.0.0.1"])
+    arguments = [f"--cert-file={files.cert}", f"--key-file={files.key}", f"--trusted-ca-file={files.ca}"]
+    with start_etcd(1, [*arguments, "--client-cert-auth"]) as cluster:
+        ours = {"ca_file": files.ca, "cert_file": files.cert, "key_file": files.key}
+        store = new_store(cluster, **ours)
+        async with store.watch("") as changes:
+            await store.compare_and_swap("a", b"1", ABSENT)
+            assert (await asyncio.wait_for(anext(changes), 10)).value == b"1"
+        await store.close()
+        nobody = EtcdClient(EtcdOptions(cluster.endpoints, ca_file=files.ca))
+        with pytest.raises(StoreUnavailable):
+            await nobody.call(RANGE, etcd_pb2.RangeRequest(key=b"a"), 0.5)
+        await nobody.close()

@@ -243,6 +243,21 @@ def test_without_controllers_requests_go_on_and_new_ones_adopt_all(cluster: TcpC
     assert load.failures == []
 
 
+def test_without_etcd_requests_go_on(cluster: TcpCluster, etcd: EtcdCluster, load: Load) -> None:
+    """Nobody leads while etcd does not answer; when it does, somebody does, and nothing was restarted."""
+    replicas = running_replicas()
+    etcd.freeze(0)
+    try:
+        wait_until(lambda: not any(map(leads, cluster.addresses)), WAIT_S)
+        load.wait_for_more(50)
+    finally:
+        etcd.thaw(0)
+    leader_and_standby(cluster)
+    wait_until(lambda: running_replicas() == replicas, WAIT_S)
+    load.wait_for_more(20)
+    assert load.failures == []
+
+
 def test_a_member_that_has_seen_a_larger_epoch_is_obeyed_again(cluster: TcpCluster) -> None:
     """A leader whose epoch is outrun, by members of a store that is no more, goes on with a larger one."""
     leader, _ = leader_and_standby(cluster)

@@ -30,6 +30,7 @@ Message = TypeVar("Message")
 ATTEMPT_TIMEOUT_S = 0.4
 """For the first attempt at each member; doubled with every round over all members that failed."""
 MAX_ATTEMPT_TIMEOUT_S = 1.6
+MIN_ATTEMPT_TIMEOUT_S = 0.05
 CALL_TIMEOUT_S = 5.0
 """For a call with all its attempts."""
 ROUND_PAUSE_S = 0.05
@@ -42,11 +43,13 @@ _OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    # Also what a connection, with its TLS handshake, has to be made in.
+    ("grpc.min_reconnect_backoff_ms", 400),
     ("grpc.max_reconnect_backoff_ms", 500),
     # Not more often than etcd allows by default (5 s); what must be noticed sooner has deadlines of its own.
     ("grpc.keepalive_time_ms", 6_000),
     ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),
     # Members get connections of their own, whatever else this process does.
     ("grpc.use_local_subchannel_pool", 1),
 ]
@@ -236,7 +239,8 @@ class EtcdClient:
         while True:
             endpoint = self.endpoint
             try:
-                return Answer(await attempt(attempt_timeout_s), is_repeated)
+                left_s = max(deadline.remaining_s(), MIN_ATTEMPT_TIMEOUT_S)
+                return Answer(await attempt(min(attempt_timeout_s, left_s)), is_repeated)
             except grpc.aio.AioRpcError as error:
                 reason = f"{error.code().name}: {error.details()}"
                 if is_stale_token(error) and self._token:
@@ -266,8 +270,12 @@ class _EndOfStream(Exception):
 
 def is_stale_token(error: grpc.aio.AioRpcError) -> bool:
     """The member does not know our token, or it was made before the users were changed."""
-    details = (error.details() or "").lower()
-    return error.code() is grpc.StatusCode.UNAUTHENTICATED or any(part in details for part in _STALE_TOKEN)
+    return error.code() is grpc.StatusCode.UNAUTHENTICATED or names_stale_token(error.details() or "")
+
+
+def names_stale_token(text: str) -> bool:
+    """The same, as a watch is told."""
+    return any(part in text.lower() for part in _STALE_TOKEN)
 
 
 def prefix_end(prefix: bytes) -> bytes:

@@ -14,7 +14,7 @@ import grpc.aio
 from slipknot_core.tasks import TaskOwner
 from slipknot_proto.etcd.v1 import etcd_pb2
 
-from .etcd_client import WATCH_PATH, EtcdClient, is_stale_token, prefix_end
+from .etcd_client import WATCH_PATH, EtcdClient, is_stale_token, names_stale_token, prefix_end
 from .interface import StoreUnavailable
 
 logger = logging.getLogger("slipknot.serve")
@@ -115,6 +115,8 @@ class EtcdWatch:
             return False
         if response.canceled:
             logger.warning("etcd ended a watch: %s", response.cancel_reason)
+            if names_stale_token(response.cancel_reason):
+                self._client.forget_token()
             return False
         for event in response.events:
             # All changes of one revision come in one message.
