@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from slipknot_core.errors import NotLeaderError
+from slipknot_core.errors import NotLeaderError, ProtocolError
 from slipknot_core.ids import DeploymentId, new_replica_id
 from slipknot_core.spec import ApplicationSpec, DeploymentSpec, ReplicaLaunch
 from slipknot_core.tasks import TaskOwner
@@ -49,6 +49,8 @@ reconnect.
 TAKEOVER_S = 6.0
 """The same for a controller that takes over from another one: members may still be waiting for a word of a
 leader that is frozen."""
+MAX_EPOCH = 2**53
+"""What a member says to have seen beyond this is made up; epochs have 64 bits."""
 ORPHAN_S = 10.0
 """A process that a node reports, and that has not registered this long after, is stopped."""
 BUILD_TIMEOUT_S = 120.0
@@ -151,11 +153,14 @@ class Coordinator:
 
         Raises:
             NotLeaderError: Somebody else leads.
+            ProtocolError: There was never such an epoch.
         """
         if not self.is_leading():
             raise NotLeaderError("this controller's term has ended")
         if seen <= self.epoch:
             return
+        if seen > MAX_EPOCH:
+            raise ProtocolError(f"no controller has had epoch {seen}")
         try:
             epoch = await raise_counter(self._store, "epoch", at_least=seen)
         except (Fenced, StoreUnavailable) as error:

@@ -264,13 +264,13 @@ def test_a_member_that_has_seen_a_larger_epoch_is_obeyed_again(cluster: TcpClust
     seen = cluster_status().epoch + 1000
     connection = _connection.current()
 
-    async def join() -> registry_pb2.JoinNodeResponse:
+    async def join(epoch: int) -> registry_pb2.JoinNodeResponse:
         channel = new_channel(cluster.addresses[leader], cluster.credentials)
         call = registry_pb2_grpc.RegistryServiceStub(channel).JoinNode(
             metadata=token_metadata(cluster.credentials)
         )
         try:
-            hello = registry_pb2.NodeHello(node_id="from-before", seen_epoch=seen)
+            hello = registry_pb2.NodeHello(node_id="from-before", seen_epoch=epoch)
             await call.write(registry_pb2.JoinNodeRequest(hello=hello))
             return await asyncio.wait_for(call.read(), 10)
         finally:
@@ -278,7 +278,10 @@ def test_a_member_that_has_seen_a_larger_epoch_is_obeyed_again(cluster: TcpClust
             await channel.close(None)
 
     replicas = running_replicas()
-    response = connection.run(join())
+    with pytest.raises(grpc.RpcError) as refusal:
+        connection.run(join(2**64 - 1))
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    response = connection.run(join(seen))
     assert response.epoch == response.welcome.epoch > seen
     wait_until(lambda: connection.dispatcher.snapshot.epoch > seen, WAIT_S)
     assert running_replicas() == replicas

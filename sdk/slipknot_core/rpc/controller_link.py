@@ -24,6 +24,8 @@ FIRST_PAUSE_S = 0.05
 MAX_PAUSE_S = 1.0
 MAX_PAUSE_BETWEEN_SEVERAL_S = 0.25
 """Where there are several controllers, a new leader is to be found soon."""
+PATIENT_AFTER_ROUNDS = 16
+"""Without success; then there will be no leader for longer, and many members ask."""
 SEVERAL_KEEPALIVE_MS = 2_000
 """Of several controllers, one that fell silent is given up after this time without a word and as much again
 without an answer. A single one has no successor to go to, so the usual times hold."""
@@ -123,7 +125,8 @@ class ControllerLink:
         if self.address == self.addresses[0]:
             self._redirects = 0
         rounds = (self._failures - 1) // len(self.addresses)
-        longest_s = MAX_PAUSE_S if len(self.addresses) == 1 else MAX_PAUSE_BETWEEN_SEVERAL_S
+        is_soon = len(self.addresses) > 1 and rounds < PATIENT_AFTER_ROUNDS
+        longest_s = MAX_PAUSE_BETWEEN_SEVERAL_S if is_soon else MAX_PAUSE_S
         return min(FIRST_PAUSE_S * 2.0 ** min(rounds, 10), longest_s)
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ from slipknot_core.rpc.controller_link import (
     FIRST_PAUSE_S,
     MAX_PAUSE_BETWEEN_SEVERAL_S,
     MAX_PAUSE_S,
+    PATIENT_AFTER_ROUNDS,
     ControllerLink,
     EpochGate,
     split_addresses,
@@ -66,7 +67,8 @@ def test_failures_in_a_row_neither_rush_nor_get_stuck(leaders: list[str], is_sin
         pause_s = link.lost(link.address, standby(leader))
         without_pause = without_pause + 1 if pause_s == 0 else 0
         assert without_pause <= 1
-        assert pause_s <= (MAX_PAUSE_S if is_single else MAX_PAUSE_BETWEEN_SEVERAL_S)
+        is_soon = not is_single and len(tried) <= 2 * PATIENT_AFTER_ROUNDS
+        assert pause_s <= (MAX_PAUSE_BETWEEN_SEVERAL_S if is_soon else MAX_PAUSE_S)
     for start in range(len(tried) - 12):
         assert set(link.addresses) <= set(tried[start : start + 12])
 
