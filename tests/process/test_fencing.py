@@ -70,7 +70,7 @@ class Machine:
         self.told: list[str] = []
         self.news = asyncio.Event()
 
-    def replica_ids(self) -> list[str]:
+    def held(self) -> list[registry_pb2.HeldReplica]:
         return []
 
     def start_replica(self, launch: ReplicaLaunch) -> None:
