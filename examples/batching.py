@@ -40,7 +40,7 @@ app = Squares.bind()
 
 async def ask(path: str, numbers: range) -> list[str]:
     """Send all requests at once."""
-    async with httpx.AsyncClient(base_url="http://127.0.0.1:8000") as client:
+    async with httpx.AsyncClient(base_url="http://127.0.0.1:8000", timeout=30) as client:
         answers = await asyncio.gather(*(client.get(path, params={"n": number}) for number in numbers))
     return [answer.text for answer in answers]
 

@@ -39,8 +39,9 @@ class Models:
 app = Models.bind()
 
 if __name__ == "__main__":
-    handle = serve.run(app)
-    for question in range(2):
-        for name in ("ant", "bee", "cat", "dog", "eel"):
-            headers = {"serve_multiplexed_model_id": name}
-            print(httpx.get("http://127.0.0.1:8000", params={"q": question}, headers=headers).text)
+    serve.run(app)
+    with httpx.Client(base_url="http://127.0.0.1:8000", timeout=30) as client:
+        for question in range(2):
+            for name in ("ant", "bee", "cat", "dog", "eel"):
+                headers = {"serve_multiplexed_model_id": name}
+                print(client.get("/", params={"q": question}, headers=headers).text)
