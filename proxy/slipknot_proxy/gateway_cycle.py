@@ -58,9 +58,10 @@ class GatewayCycle(HttpCycle):
         own = () if b"x-request-id" in names else (b"x-request-id", self.request_id.encode("latin-1"))
         self._put((status, (*headers, *own), body), complete)
 
-    def write(self, body: bytes, *, complete: bool) -> None:
+    def write(self, bodies: Sequence[bytes], *, complete: bool) -> None:
         """More of the body."""
-        self._put((0, (), body), complete)
+        for number, body in enumerate(bodies, start=1):
+            self._put((0, (), body), complete and number == len(bodies))
 
     def cut(self) -> None:
         """The response ends before it is complete."""

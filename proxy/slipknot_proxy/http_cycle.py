@@ -164,17 +164,17 @@ class HttpCycle:
         self._check_length(len(body), complete)
         self.response_started = True
         self.keep_alive = head.keep_alive
-        self._write(head.data, body, complete)
+        self._write(head.data, (body,), complete)
 
-    def write(self, body: bytes, *, complete: bool) -> None:
-        """Write more of the body; each call with data is a chunk of its own.
+    def write(self, bodies: Sequence[bytes], *, complete: bool) -> None:
+        """Write more of the body in one go; each of `bodies` with data in it is a chunk of its own.
 
         Raises:
             ValueError: It is not the body that the head announced; nothing was written.
         """
         if not self.disconnected:
-            self._check_length(len(body), complete)
-            self._write(b"", body, complete)
+            self._check_length(sum(map(len, bodies)), complete)
+            self._write(b"", bodies, complete)
 
     def respond(self, status: int, text: bytes, *headers: bytes) -> None:
         """Answer with a text of the proxy's own; `headers` are name, value, name, value …"""
@@ -243,19 +243,23 @@ class HttpCycle:
         if complete and size < self._left:
             raise ValueError("the handler's body is shorter than its content-length")
 
-    def _write(self, head: bytes, body: bytes, complete: bool) -> None:
+    def _write(self, head: bytes, bodies: Sequence[bytes], complete: bool) -> None:
         match self._framing:
             case Framing.NONE:
-                self._send(head, b"", b"")
+                self._send([head])
             case Framing.LENGTH:
-                self._left -= len(body)
-                self._send(head, body, b"")
+                self._left -= sum(map(len, bodies))
+                self._send([head, *bodies])
             case Framing.CLOSE:
-                self._send(head, body, b"")
+                self._send([head, *bodies])
             case Framing.CHUNKED:
-                size = b"%x\r\n" % len(body) if body else b""
-                end = (b"\r\n" if body else b"") + (b"0\r\n\r\n" if complete else b"")
-                self._send(head + size, body, end)
+                parts = [head]
+                for body in bodies:
+                    if body:
+                        parts += (b"%x\r\n" % len(body), body, b"\r\n")
+                if complete:
+                    parts.append(b"0\r\n\r\n")
+                self._send(parts)
         if complete:
             self.response_complete = True
             self.on_disconnect = None
@@ -263,13 +267,13 @@ class HttpCycle:
             self._wake()
             self._connection.on_complete(self)
 
-    def _send(self, before: bytes, body: bytes, after: bytes) -> None:
-        if len(body) <= JOIN_BYTES:
-            data = before + body + after
-            if data:
-                self._connection.write(data)
+    def _send(self, parts: list[bytes]) -> None:
+        size = sum(map(len, parts))
+        if size <= JOIN_BYTES:
+            if size:
+                self._connection.write(b"".join(parts))
             return
-        for part in (before, body, after):
+        for part in parts:
             if part:
                 self._connection.write(part)
 

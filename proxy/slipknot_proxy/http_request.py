@@ -28,6 +28,9 @@ logger = logging.getLogger("slipknot.serve")
 FIRST_BODY_BYTES = 64 * 1024
 """How much of a body rides inside Open."""
 
+TOGETHER_BYTES = 64 * 1024
+"""Chunks of a response that are there together are written together, up to this."""
+
 
 class HttpRequest:
     """One request under way. `repr` tells where it stands.
@@ -124,20 +127,28 @@ class HttpRequest:
             await self._copy_body(exchange, len(start.body))
 
     async def _copy_body(self, exchange: Exchange, written: int) -> None:
-        cycle = self._cycle
+        cycle, chunk_count = self._cycle, 1
         while True:
             if cycle.is_write_paused:
                 await cycle.drain(self.deadline)
-            exchange.grant(written)
-            frame = exchange.try_next() or await exchange.next()
-            if frame.WhichOneof("frame") != "body":
+            exchange.grant(written, chunk_count)
+            bodies: list[bytes] = []
+            written, is_complete, is_cut = 0, False, False
+            frame: replica_pb2.ReplyFrame | None = exchange.try_next() or await exchange.next()
+            while frame is not None and not is_complete:
+                if frame.WhichOneof("frame") != "body":
+                    is_cut = True
+                    break
+                data = frame.body.data
+                bodies.append(data)
+                written, is_complete = written + len(data), frame.body.end_of_body
+                frame = exchange.try_next() if written < TOGETHER_BYTES else None
+            cycle.write(bodies, complete=is_complete)
+            if is_cut:
                 cycle.cut()
+            if is_cut or is_complete:
                 return
-            chunk = frame.body
-            cycle.write(chunk.data, complete=chunk.end_of_body)
-            if chunk.end_of_body:
-                return
-            written = len(chunk.data)
+            chunk_count = len(bodies)
 
     def _failure_response(self, frame: replica_pb2.ReplyFrame) -> FailureResponse:
         return failure_response.of_failure(

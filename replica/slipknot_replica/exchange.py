@@ -44,6 +44,9 @@ DEFAULT_REPLY_CREDIT_BYTES = 262_144
 CHUNK_COST_BYTES = 64
 """What a chunk, item or message costs of the credit besides its data."""
 
+BREATH_S = 0.0002
+"""A producer that never waits leaves the loop to others after this; what it made until then goes together."""
+
 OUTLIVES_AFTER_S = 1.0
 """Code that goes on so long after its request was cancelled is named in the log."""
 
@@ -85,6 +88,7 @@ class ServerExchange:
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._outlive_timer: asyncio.TimerHandle | None = None
         self._hang_up: OSError | None = None
+        self._breathed_s = 0.0
         self._counts_route = True
         self.request = RequestContext(
             request_id=open_.request_id,
@@ -201,6 +205,13 @@ class ServerExchange:
             self._credit_waiter = self._loop.create_future()
             await self._credit_waiter
         self._credit -= byte_count + CHUNK_COST_BYTES
+
+    async def _breathe(self) -> None:
+        """Leave the loop to others now and then: a producer that never waits must not keep it for itself."""
+        now_s = time.monotonic()
+        if now_s - self._breathed_s >= BREATH_S:
+            await asyncio.sleep(0)
+            self._breathed_s = time.monotonic()
 
     # --- inside -------------------------------------------------------------------------------------
 

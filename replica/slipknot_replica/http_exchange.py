@@ -162,7 +162,7 @@ class HttpExchange(ServerExchange):
             wake(self._body_waiter)
         else:
             self._reply(frame)
-            await asyncio.sleep(0)  # a producer that never waits must not keep the loop for itself
+            await self._breathe()
 
     def _flush_start(self) -> None:
         start, self._start = self._start, None

@@ -1,7 +1,5 @@
 """A handle call on the replica: one method, its arguments, and its result or its items."""
 
-import asyncio
-
 from slipknot_core import payloads
 from slipknot_core.errors import MethodNotFoundError
 from slipknot_core.failures import to_error_info
@@ -36,7 +34,7 @@ class MethodExchange(ServerExchange):
                 item = payloads.encode_value(value, self._encoding)
                 await self._spend(item.ByteSize())
                 self._reply(replica_pb2.ReplyFrame(item=replica_pb2.StreamItem(value=item)))
-                await asyncio.sleep(0)  # a producer that never waits must not keep the loop for itself
+                await self._breathe()
         self._close(replica_pb2.ReplyFrame(end=replica_pb2.StreamEnd()))
 
     @property

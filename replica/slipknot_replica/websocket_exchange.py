@@ -153,7 +153,7 @@ class WebSocketExchange(ServerExchange):
             else replica_pb2.WebSocketMessage(binary=binary)
         )
         self._reply(replica_pb2.ReplyFrame(ws_message=out))
-        await asyncio.sleep(0)  # a producer that never waits must not keep the loop for itself
+        await self._breathe()
 
     def _reject(self, rejection: replica_pb2.WebSocketReject) -> None:
         self._phase = Phase.CLOSED

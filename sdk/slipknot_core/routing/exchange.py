@@ -224,9 +224,9 @@ class Exchange:
             close = replica_pb2.WebSocketClose(code=code, reason=reason)
             await self._stream.send(replica_pb2.CallFrame(ws_close=close))
 
-    def grant(self, byte_count: int) -> None:
-        """Let the replica send `byte_count` more bytes; call it once the reader has taken a chunk."""
-        self._ungranted += byte_count + CHUNK_COST_BYTES
+    def grant(self, byte_count: int, chunk_count: int = 1) -> None:
+        """Let the replica send `byte_count` more bytes; call it once the reader has taken these chunks."""
+        self._ungranted += byte_count + chunk_count * CHUNK_COST_BYTES
         if self._ungranted * 2 >= REPLY_CREDIT_BYTES and not self.closed and self._stream is not None:
             credit = replica_pb2.Credit(byte_count=self._ungranted)
             self._ungranted = 0
@@ -269,7 +269,7 @@ class Exchange:
             self._close(reusable=False)
             return
         self._frames.append(frame)
-        if is_closing(frame):
+        if is_closing(frame, kind):
             self._close(reusable=self._body_is_sent)
         else:
             self._ready()

@@ -177,9 +177,9 @@ class CallStream:
             self._closing_seen.set()
 
 
-def is_closing(frame: replica_pb2.ReplyFrame) -> bool:
-    """This reply ends its exchange."""
-    kind = frame.WhichOneof("frame")
+def is_closing(frame: replica_pb2.ReplyFrame, kind: str | None = None) -> bool:
+    """This reply, of a kind if that is known already, ends its exchange."""
+    kind = kind or frame.WhichOneof("frame")
     if kind == "response_start":
         return frame.response_start.end_of_body
     if kind == "body":
