@@ -162,8 +162,6 @@ class ReplicaServer:
         if self.state is not ReplicaState.STOPPED:
             self._move(ReplicaState.DRAINING)
         self.admission.drain()
-        for wire in tuple(self._wires):
-            wire.end_if_idle()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()

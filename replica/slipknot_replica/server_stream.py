@@ -66,7 +66,7 @@ class Wire(Protocol):
         """Send a reply soon, after those posted before."""
 
     def on_ended(self, stream: "ServerStream") -> None:
-        """The stream has ended in order: the caller may know that what got no reply was not started."""
+        """The caller sends nothing more on the stream and has had its answer."""
 
     def fail(self, error: ProtocolError) -> None:
         """The caller has broken the protocol: end the RPC."""
@@ -86,16 +86,6 @@ class ServerStream:
         self._is_half_closed = False
         self.has_ended = False
 
-    @property
-    def is_idle(self) -> bool:
-        """It carries nothing and waits for nothing."""
-        return self._exchange is None and self._ticket is None
-
-    def end_if_idle(self) -> None:
-        """End in order if it is idle: the caller knows that nothing was started."""
-        if self.is_idle:
-            self._end()
-
     def post(self, frame: replica_pb2.ReplyFrame) -> None:
         """Send a reply soon."""
         if not self.has_ended:
@@ -107,7 +97,7 @@ class ServerStream:
         if self._exchange is exchange:
             self._exchange = None
             self._just_closed = True
-            if self._is_half_closed or self._host.admission.is_draining:
+            if self._is_half_closed:
                 self._end()
 
     # --- for the wire -------------------------------------------------------------------------------
@@ -228,7 +218,6 @@ class ServerStream:
         self._take_held()
         self._ticket = None
         self._refuse(Reason.REASON_DRAINING)
-        self._end()
 
     def _take_held(self) -> tuple[replica_pb2.Open | None, Ticket | None]:
         open_, self._held_open = self._held_open, None

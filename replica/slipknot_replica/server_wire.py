@@ -129,10 +129,6 @@ class CallWire(_Rpc):
         """End the RPC with it."""
         self._end()
 
-    def end_if_idle(self) -> None:
-        """End the RPC in order if nothing runs on it."""
-        self._stream.end_if_idle()
-
     def _on_request(self, request: replica_pb2.CallRequest) -> None:
         for frame in request.frames:
             self._stream.on_frame(frame)
@@ -156,7 +152,7 @@ class CallWire(_Rpc):
 class SessionWire(_Rpc):
     """An RPC that carries many streams. `repr` tells how many.
 
-    Invariant: a stream is in `_streams` from its first frame to its Cancel frame, its end or the RPC's.
+    Invariant: a stream is in `_streams` from its first frame to its Cancel frame or the RPC's end.
     """
 
     def __init__(self, host: Host, context: Any) -> None:
@@ -165,10 +161,15 @@ class SessionWire(_Rpc):
         self._ids: dict[ServerStream, int] = {}
         self._largest_id = 0
         self._posted: list[tuple[int, replica_pb2.ReplyFrame]] = []
-        self._ended_ids: list[int] = []
+        self._is_begun = False
 
     def __repr__(self) -> str:
         return f"<SessionWire: {len(self._streams)} streams>"
+
+    async def run(self) -> None:
+        """As `_Rpc.run`; begins with an empty message: the caller sends nothing before it came."""
+        self._wake_writer()
+        await super().run()
 
     def post(self, stream: ServerStream, frame: replica_pb2.ReplyFrame) -> None:
         """Send a reply soon."""
@@ -176,19 +177,7 @@ class SessionWire(_Rpc):
         self._wake_writer()
 
     def on_ended(self, stream: ServerStream) -> None:
-        """Tell the caller; with the last stream of a replica that drains, the RPC ends."""
-        self._ended_ids.append(self._ids[stream])
-        self._wake_writer()
-        self._forget(stream)
-        if self._host.admission.is_draining and not self._streams:
-            self._end()
-
-    def end_if_idle(self) -> None:
-        """End the streams on which nothing runs, and the RPC in order if none is left."""
-        for stream in tuple(self._streams.values()):
-            stream.end_if_idle()
-        if not self._streams:
-            self._end()
+        """Does not happen: a caller closes its half for all streams, and then the session is over."""
 
     def _on_request(self, request: replica_pb2.SessionRequest) -> None:
         if len(request.stream_ids) != len(request.frames):
@@ -230,15 +219,13 @@ class SessionWire(_Rpc):
         self._ids.clear()
 
     def _next_message(self) -> replica_pb2.SessionResponse | None:
-        if not self._posted and not self._ended_ids:
+        if not self._is_begun:
+            self._is_begun = True
+            return replica_pb2.SessionResponse()
+        if not self._posted:
             return None
         batch = self._posted[:MAX_FRAMES]
         del self._posted[:MAX_FRAMES]
-        ended: list[int] = []
-        if not self._posted:  # after the last frames of these streams
-            ended, self._ended_ids = self._ended_ids, ended
         return replica_pb2.SessionResponse(
-            stream_ids=[stream_id for stream_id, _ in batch],
-            frames=[frame for _, frame in batch],
-            ended_stream_ids=ended,
+            stream_ids=[stream_id for stream_id, _ in batch], frames=[frame for _, frame in batch]
         )

@@ -314,15 +314,16 @@ async def test_metadata_travels_in_open() -> None:
     """Session id, model id in any spelling, and trace context are read from the headers."""
     async with scripted_proxy() as cluster:
         client = await cluster.connect()
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         for spelling in ("serve_multiplexed_model_id", "Serve-Multiplexed-Model-Id"):
             client.send(
                 f"GET / HTTP/1.1\r\nhost: x\r\n{spelling}: m1\r\n".encode()
-                + b"x-session-id: s1\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n"
+                + f"x-session-id: s1\r\ntraceparent: {trace}\r\n\r\n".encode()
             )
             exchange = await cluster.replica.next_exchange()
             assert exchange.open.multiplexed_model_id == "m1"
             assert exchange.open.session_id == "s1"
-            assert exchange.open.traceparent == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+            assert exchange.open.traceparent == trace
             exchange.respond(200, b"")
             await client.read()
 

@@ -72,7 +72,6 @@ class Caller:
     def __init__(self, call: Any) -> None:
         self.call = call
         self.replies: dict[int, list[replica_pb2.ReplyFrame]] = {}
-        self.ended: list[int] = []
 
     async def send(self, *frames: tuple[int, replica_pb2.CallFrame]) -> None:
         """Send frames in one message."""
@@ -87,7 +86,6 @@ class Caller:
                 assert message is not grpc.aio.EOF
                 for number, frame in zip(message.stream_ids, message.frames, strict=True):
                     self.replies.setdefault(number, []).append(frame)
-                self.ended += message.ended_stream_ids
 
     async def reply(self, number: int, kind: str) -> Any:
         """Read until a `kind` came on stream `number`; returns its content."""
@@ -179,20 +177,24 @@ async def test_a_session_that_breaks_cancels_all_that_runs_on_it(caller: Caller,
     await journal.wait_for_async("cancelled y")
 
 
-async def test_a_drain_ends_idle_streams_at_once_and_the_session_with_the_last(
+async def test_while_it_drains_a_replica_finishes_and_refuses_in_words(
     caller: Caller, journal: Journal, gate: Gate
 ) -> None:
-    """The caller learns of each stream that nothing was left running on it."""
+    """What runs is answered; what comes is told to go elsewhere, on old streams and new ones."""
     await caller.send((1, open_frame("say", "idle")), (2, open_frame("hold", "busy")))
     await caller.reply(1, "result")
     await journal.wait_for_async("in busy")
     deleting = asyncio.create_task(asyncio.to_thread(serve.delete, "default"))
-    await caller.until(lambda me: me.ended == [1])
+    while application().deployments[0].replicas[0].state != "STOPPING":
+        await asyncio.sleep(0.01)
+    for number in (1, 3):
+        while not any(f.WhichOneof("frame") == "refused" for f in caller.replies.get(number, [])):
+            caller.replies.pop(number, None)
+            await caller.send((number, open_frame("say", "late")))
+            await caller.until(lambda me, number=number: number in me.replies)
+        assert (await caller.reply(number, "refused")).reason == replica_pb2.Refused.REASON_DRAINING
     gate.open()
     assert (await caller.reply(2, "result")).value.json == b'"busy"'
-    await caller.until(lambda me: me.ended == [1, 2])
-    async with asyncio.timeout(WAIT_S):
-        assert await caller.call.read() is grpc.aio.EOF
     await deleting
 
 

@@ -29,14 +29,12 @@ class SessionRequest(_message.Message):
     def __init__(self, stream_ids: _Optional[_Iterable[int]] = ..., frames: _Optional[_Iterable[_Union[CallFrame, _Mapping]]] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("stream_ids", "frames", "ended_stream_ids")
+    __slots__ = ("stream_ids", "frames")
     STREAM_IDS_FIELD_NUMBER: _ClassVar[int]
     FRAMES_FIELD_NUMBER: _ClassVar[int]
-    ENDED_STREAM_IDS_FIELD_NUMBER: _ClassVar[int]
     stream_ids: _containers.RepeatedScalarFieldContainer[int]
     frames: _containers.RepeatedCompositeFieldContainer[ReplyFrame]
-    ended_stream_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, stream_ids: _Optional[_Iterable[int]] = ..., frames: _Optional[_Iterable[_Union[ReplyFrame, _Mapping]]] = ..., ended_stream_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, stream_ids: _Optional[_Iterable[int]] = ..., frames: _Optional[_Iterable[_Union[ReplyFrame, _Mapping]]] = ...) -> None: ...
 
 class CallFrame(_message.Message):
     __slots__ = ("open", "body", "ws_message", "ws_close", "credit", "cancel", "decline")

@@ -64,9 +64,10 @@ class ReplicaServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Session(self, request_iterator, context):
-        """Carry the exchanges of many numbered streams at once: what is ready together travels together. Each numbered stream
-        behaves as one `Call`, but for its end, see SessionRequest. Cancelling the RPC cancels all that runs on it. A replica
-        server that answers UNIMPLEMENTED is spoken to by `Call`.
+        """Carry the exchanges of many numbered streams at once: what is ready together travels together. The replica begins with
+        an empty message, and the caller sends nothing before it came. Each numbered stream behaves as one `Call`, but for its
+        end, see SessionRequest. Cancelling the RPC cancels all that runs on it. A replica server that answers UNIMPLEMENTED is
+        spoken to by `Call`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

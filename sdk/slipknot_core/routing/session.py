@@ -47,6 +47,7 @@ class Session:
         self._last_id = 0
         self._pending: list[tuple[int, replica_pb2.CallFrame]] = []
         self._writer: asyncio.Task[None] | None = None
+        self._has_begun = False
         self._was_closed = False
         self.has_ended = False
         tasks.spawn(self._read(), "read session")
@@ -55,7 +56,7 @@ class Session:
         return f"<Session: {len(self._streams)} streams>"
 
     def new_stream(self, on_ended: Callable[["SessionStream"], None]) -> "SessionStream":
-        """Begin a stream; `on_ended` is called when it, or the session, ends from the other side."""
+        """Begin a stream; `on_ended` is called when the session ends from the other side."""
         self._last_id += 1
         stream = self._streams[self._last_id] = SessionStream(self, self._last_id, on_ended)
         return stream
@@ -78,8 +79,7 @@ class Session:
         if self.has_ended:
             return
         self._pending.append((stream_id, frame))
-        if self._writer is None:
-            self._writer = self._tasks.spawn(self._write(), "write session")
+        self._wake_writer()
 
     async def written(self) -> None:
         """Wait until gRPC has taken all that was posted so far."""
@@ -93,6 +93,11 @@ class Session:
             self.post(stream_id, replica_pb2.CallFrame(cancel=cancel))
 
     # --- inside -------------------------------------------------------------------------------------
+
+    def _wake_writer(self) -> None:
+        # What is written while the other end refuses the RPC would hide its status.
+        if self._has_begun and self._pending and self._writer is None:
+            self._writer = self._tasks.spawn(self._write(), "write session")
 
     async def _write(self) -> None:
         try:
@@ -118,15 +123,15 @@ class Session:
         error: grpc.aio.AioRpcError | None = None
         try:
             while (message := await self._call.read()) is not grpc.aio.EOF:
+                if not self._has_begun:
+                    self._has_begun = True
+                    self._wake_writer()
+                    continue
                 self._on_message()
                 for stream_id, frame in zip(message.stream_ids, message.frames, strict=True):
                     stream = self._streams.get(stream_id)
                     if stream is not None and stream.listener is not None:
                         stream.listener.on_frame(frame)
-                for stream_id in message.ended_stream_ids:
-                    stream = self._streams.pop(stream_id, None)
-                    if stream is not None:
-                        stream.on_ended(None)
         except grpc.aio.AioRpcError as caught:
             error = caught
         except asyncio.CancelledError:
@@ -188,7 +193,7 @@ class SessionStream:
         self.abandon(CancelReason.CANCEL_REASON_UNSPECIFIED, "")
 
     def on_ended(self, error: grpc.aio.AioRpcError | None) -> None:
-        """The other side has ended it; None: in order (called by the session)."""
+        """The session has ended; None: what was sent was not taken (called by the session)."""
         self.has_ended = True
         listener, self.listener = self.listener, None
         self._on_ended(self)
