@@ -44,6 +44,9 @@ class ProxyConfig:
     """How long an idle connection stays open."""
     head_timeout_s: float = 60.0
     """How long a client may take to send the head of a request, the first one of a connection included."""
+    body_timeout_s: float | None = 60.0
+    """How long a client may pause in a request's body before the response has begun; then 408. None: no
+    limit."""
     root_path: str = ""
     """Prefix that something in front of the proxy strips; handlers see it in `root_path` and `path`."""
     forwarded_allow_ips: str = "127.0.0.1,::1"
@@ -102,9 +105,10 @@ class ProxyConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 65535:
                 raise ValueError(f"{name}={value!r} is no port; use 0 to 65535")
-        for name in ("max_header_bytes", "max_body_bytes", "max_read_ahead_bytes", "max_ws_message_bytes"):
+        bounds = ("max_header_bytes", "max_body_bytes", "max_read_ahead_bytes", "max_ws_message_bytes")
+        for name in (*bounds, "head_timeout_s", "body_timeout_s"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise ValueError(f"{name}={value!r} must be positive")
         if self.request_timeout_s is not None and not self.request_timeout_s > 0:
             raise ValueError(

@@ -38,6 +38,9 @@ class Connection(Protocol):
     def write(self, data: bytes) -> None:
         """Send soon."""
 
+    def on_asked(self) -> None:
+        """The client was told to send the body."""
+
     def on_taken(self, cycle: "HttpCycle") -> None:
         """A part of the body was taken from the buffer."""
 
@@ -83,7 +86,8 @@ class HttpCycle:
         self.response_started = False
         self.response_complete = False
         self._connection = connection
-        self._expects_continue = expects_continue
+        self.expects_continue = expects_continue
+        """The client waits for our word before it sends the body."""
         self._body = bytearray()
         self._body_waiter: asyncio.Future[None] | None = None
         self._framing = Framing.NONE
@@ -129,9 +133,10 @@ class HttpCycle:
         Raises:
             OSError: The client left before the end.
         """
-        if self._expects_continue and not self.response_started and not self.disconnected:
+        if self.expects_continue and not self.response_started and not self.disconnected:
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._expects_continue = False
+            self.expects_continue = False
+            self._connection.on_asked()
         while not self._body and not self.body_complete:
             if self.disconnected or self.response_complete:
                 raise OSError("nobody sends the rest of the request's body")
@@ -155,7 +160,7 @@ class HttpCycle:
             headers,
             method=self.scope["method"],
             http_version=self.scope["http_version"],
-            keep_alive=self.keep_alive and not state.is_draining and not self._expects_continue,
+            keep_alive=self.keep_alive and not state.is_draining and not self.expects_continue,
             request_id=self.request_id.encode("latin-1"),
             date_line=state.date_line,
             server_line=SERVER_LINE,
@@ -219,7 +224,7 @@ class HttpCycle:
     def feed_end(self) -> None:
         """The body is complete."""
         self.body_complete = True
-        self._expects_continue = False
+        self.expects_continue = False
         self._wake()
 
     def disconnect(self, status: int = CLIENT_CLOSED) -> None:

@@ -6,7 +6,9 @@ What is different from uvicorn:
 - heads and bodies have bounds: 431 and 413; a refusal waits for the responses before it;
 - a request body that nobody wants any more is read and thrown away, so that the response is not lost in a
   reset;
-- one timer a connection for idle clients and slow heads, not one a request.
+- one timer a connection for idle clients, slow heads and slow bodies, not one a request;
+- what others could read differently is refused: several hosts, transfer codings besides chunked; trailers are
+  no headers.
 
 As in uvicorn, a client that closes only its sending half counts as gone.
 """
@@ -21,12 +23,13 @@ from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from . import request_headers
+from . import refusals, request_headers
 from .http_cycle import EXTENSION, HttpCycle
-from .server_state import SERVER_LINE, ProxyState
+from .refusals import Refusal
+from .server_state import ProxyState
 
 MAX_PIPELINED = 32
 """Requests of a connection that may wait behind a running one; then we stop reading."""
@@ -36,10 +39,6 @@ MAX_DISCARD_BYTES = 64 * 1024 * 1024
 
 UNREAD_S = 1.0
 """Within this, what the kernel has for us is read."""
-
-HEAD_TOO_LARGE = (431, "The request's head is too large.")
-BODY_TOO_LARGE = (413, "The request's body is too large.")
-MALFORMED = (400, "Invalid HTTP request received.")
 
 MAX_WS_HEADERS = 128
 MAX_WS_HEADER_BYTES = 8 * 1024
@@ -71,8 +70,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._named: dict[bytes, bytes] = {}
         self._head_bytes = 0
         self._fed_bytes = 0
+        self._is_between_data = False
         self._in_head = False
-        self._refusal: tuple[int, str] | None = None
+        self._refusal: Refusal | None = None
         self._is_lingering = False
         self._discarded_bytes = 0
         self._fd = -1
@@ -90,7 +90,7 @@ class HttpProtocol(HttpToolsProtocol):
         connection = transport.get_extra_info("socket")
         self._fd = -1 if connection is None else connection.fileno()
         if len(self.connections) > self._config.max_connections:
-            self._write_refusal(503, "Too many connections.")
+            self._write_refusal(refusals.TOO_MANY_CONNECTIONS)
             transport.close()
             return
         self._wait_for_data(self._config.head_timeout_s)
@@ -142,10 +142,14 @@ class HttpProtocol(HttpToolsProtocol):
         if self._in_head and self._named is head:
             # The same head as before. A header that goes on and on is reported by the parser only at its end.
             self._fed_bytes += size
-            if self._fed_bytes > self._config.max_header_bytes:
-                self._refusal = HEAD_TOO_LARGE
-                self._refuse()
-                return
+        elif self._incoming is not None:
+            # No data of the body since then: sizes, extensions or trailers of chunks, which may go on, too.
+            self._fed_bytes = self._fed_bytes + size if self._is_between_data else 0
+            self._is_between_data = True
+        if self._fed_bytes > self._config.max_header_bytes:
+            self._refusal = refusals.HEAD_TOO_LARGE
+            self._refuse()
+            return
         self._balance_reading()
 
     def shutdown(self) -> None:
@@ -171,8 +175,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header."""
+        """A header; or one of a trailer, which is dropped: it must not look like a part of the head."""
+        if not self._in_head:
+            self._count_head(len(name) + len(value) + 4)
+            return
         name = name.lower()
+        if name == b"host" and name in self._named:
+            self._refuse_from_parser(refusals.MALFORMED)
         self.headers.append((name, value))
         if name in request_headers.OF_INTEREST:
             self._named.setdefault(name, value)
@@ -182,6 +191,8 @@ class HttpProtocol(HttpToolsProtocol):
         """The head is complete: start the request, unless it is refused or becomes a WebSocket."""
         self._in_head = False
         self._idle_at_s = 0.0
+        if self._named.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
+            self._refuse_from_parser(refusals.UNKNOWN_CODING)
         version = self.parser.get_http_version()
         scope = self._scope(version)
         self.scope = cast(Any, scope)
@@ -189,7 +200,7 @@ class HttpProtocol(HttpToolsProtocol):
             return  # a WebSocket, or a request that `_ignore_upgrade` begins anew
         max_body_bytes = self._config.max_body_bytes
         if max_body_bytes is not None and int(self._named.get(b"content-length", b"0")) > max_body_bytes:
-            self._refuse_from_parser(BODY_TOO_LARGE)
+            self._refuse_from_parser(refusals.BODY_TOO_LARGE)
         cycle = HttpCycle(
             self,
             scope,
@@ -205,9 +216,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._cycles.append(cycle)
         if len(self._cycles) == 1:
             self._run(cycle)
+        self._wait_for_body()
 
     def on_body(self, body: bytes) -> None:
         """A part of a request's body."""
+        self._is_between_data = False
         cycle = self._incoming
         if cycle is None:
             return
@@ -216,9 +229,10 @@ class HttpProtocol(HttpToolsProtocol):
             self._discard(len(body))
             return
         cycle.feed(body)
+        self._wait_for_body()
         max_body_bytes = self._config.max_body_bytes
         if max_body_bytes is not None and cycle.received_bytes > max_body_bytes:
-            self._refuse_from_parser(BODY_TOO_LARGE)
+            self._refuse_from_parser(refusals.BODY_TOO_LARGE)
 
     def on_message_complete(self) -> None:
         """A request is complete."""
@@ -226,6 +240,7 @@ class HttpProtocol(HttpToolsProtocol):
         if cycle is None:
             return
         cycle.feed_end()
+        self._idle_at_s = 0.0
         if cycle.response_complete:
             self._next()
 
@@ -233,13 +248,13 @@ class HttpProtocol(HttpToolsProtocol):
         """Hand the connection over to the WebSocket protocol."""
         sizes = [len(name) + len(value) + 4 for name, value in self.headers]
         if self._cycles:
-            self._refusal = (400, "A WebSocket handshake must not be pipelined.")
+            self._refusal = refusals.PIPELINED_HANDSHAKE
         elif (
             len(sizes) > MAX_WS_HEADERS
             or max(sizes, default=0) > MAX_WS_HEADER_BYTES
             or len(self.url) > MAX_WS_HEADER_BYTES
         ):
-            self._refusal = HEAD_TOO_LARGE
+            self._refusal = refusals.HEAD_TOO_LARGE
         if self._refusal is not None:
             self._refuse()
             return
@@ -264,6 +279,10 @@ class HttpProtocol(HttpToolsProtocol):
     def write(self, data: bytes) -> None:
         """Send soon."""
         self.transport.write(data)
+
+    def on_asked(self) -> None:
+        """The client was told to send the body: from now on we wait for it."""
+        self._wait_for_body()
 
     def on_taken(self, cycle: HttpCycle) -> None:
         """A part of the body was taken from the buffer."""
@@ -345,45 +364,31 @@ class HttpProtocol(HttpToolsProtocol):
     def _count_head(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > self._config.max_header_bytes:
-            self._refuse_from_parser(HEAD_TOO_LARGE)
+            self._refuse_from_parser(refusals.HEAD_TOO_LARGE)
 
-    def _refuse_from_parser(self, refusal: tuple[int, str]) -> None:
+    def _refuse_from_parser(self, refusal: Refusal) -> None:
         """Stop the parser; `data_received` goes on with `_refuse`."""
         self._refusal = refusal
         raise ValueError(refusal[1])
 
     def _refuse(self) -> None:
         """What comes in cannot be a request: say so after the responses that are still due, then close."""
-        self._refusal = status, text = self._refusal or MALFORMED
+        self._refusal = refusal = self._refusal or refusals.MALFORMED
         broken, self._incoming = self._incoming, None
         if broken is not None:
-            broken.disconnect(status)
+            broken.disconnect(refusal[0])
             if broken.response_started:
                 self.transport.abort()
                 return
             self._cycles.remove(broken)
         if self._cycles:
             return
-        self._write_refusal(status, text)
+        self._write_refusal(refusal)
         self._linger()
 
-    def _write_refusal(self, status: int, text: str) -> None:
-        body = text.encode()
-        self.transport.write(
-            b"".join(
-                (
-                    STATUS_LINE[status],
-                    b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(body),
-                    b"connection: close\r\n",
-                    self.state.date_line,
-                    SERVER_LINE,
-                    b"x-request-id: ",
-                    request_headers.request_id(self._named).encode("latin-1"),
-                    b"\r\n\r\n",
-                    body,
-                )
-            )
-        )
+    def _write_refusal(self, refusal: Refusal) -> None:
+        request_id = request_headers.request_id(self._named)
+        self.transport.write(refusals.response(refusal, request_id, self.state.date_line))
 
     def _linger(self) -> None:
         """Close, but read on for a while: a reset would take the response away from a client that still
@@ -421,6 +426,10 @@ class HttpProtocol(HttpToolsProtocol):
     def _hung_up(self) -> None:
         self.transport.abort()
 
+    def _wait_for_body(self) -> None:
+        if self._config.body_timeout_s is not None:
+            self._wait_for_data(self._config.body_timeout_s)
+
     def _wait_for_data(self, timeout_s: float) -> None:
         self._idle_at_s = self.loop.time() + timeout_s
         if self._timer is None or self._timer.when() > self._idle_at_s:
@@ -434,12 +443,26 @@ class HttpProtocol(HttpToolsProtocol):
     def _check_idle(self) -> None:
         """The timer went off: close if the client is late; if the time was moved on meanwhile, wait on."""
         self._timer = None
-        if self._idle_at_s == 0.0 or self._cycles:
+        if self._idle_at_s == 0.0 or (self._cycles and self._incoming is None):
             return  # a request runs; whoever ends it sets the timer again
         if self._idle_at_s > self.loop.time():
             self._arm(self._idle_at_s)
+        elif self._cycles:
+            self._check_body()
         elif not self.transport.is_closing():
             self._close_idle()
+
+    def _check_body(self) -> None:
+        """Nothing of a body came for a while: refuse, unless it is us who do not read, or have not asked for
+        it yet, or have begun to answer: whoever talks and listens at once may pause."""
+        cycle = self._incoming
+        if cycle is None or cycle.response_started:
+            return
+        if self.flow.read_paused or cycle.expects_continue:
+            self._wait_for_body()
+        else:
+            self._refusal = refusals.BODY_TOO_SLOW
+            self._refuse()
 
     def _close_idle(self) -> None:
         """Close while nothing is under way, and without a reset for a request that meets us on its way.

@@ -30,6 +30,8 @@ OF_INTEREST = MODEL_ID_SPELLINGS | {
     TRACESTATE,
     b"content-length",
     b"expect",
+    b"host",
+    b"transfer-encoding",
 }
 """The headers that the proxy looks at; of each the first one counts."""
 

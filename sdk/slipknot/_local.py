@@ -405,6 +405,8 @@ def _proxy_fields() -> tuple[str, ...]:
         "root_path",
         "request_timeout_s",
         "keep_alive_timeout_s",
+        "head_timeout_s",
+        "body_timeout_s",
         "ssl_keyfile",
         "ssl_certfile",
         "ssl_keyfile_password",

@@ -123,4 +123,4 @@ def test_a_role_with_a_wrong_token_stays_outside(cluster: TcpCluster, module: st
         assert {node.node_id for node in cluster_status().nodes} == {"node-0", "node-1"}
         assert [proxy.proxy_id for proxy in cluster_status().proxies] == ["proxy-0"]
     finally:
-        stranger.end()
+        stranger.kill()

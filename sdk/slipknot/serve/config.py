@@ -71,6 +71,11 @@ class HTTPOptions(BaseModel):
     """Seconds from the arrival of a request to the end of its response, queueing included; None: no limit."""
     keep_alive_timeout_s: int = Field(default=DEFAULT_KEEP_ALIVE_TIMEOUT_S, ge=0)
     """Seconds an idle connection stays open. `SLIPKNOT_SERVE_HTTP_KEEP_ALIVE_TIMEOUT_S` wins."""
+    head_timeout_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    """Seconds that a client may take to send the head of a request."""
+    body_timeout_s: float | None = Field(default=60.0, gt=0, allow_inf_nan=False)
+    """Seconds that a client may pause in a request's body before the response has begun; then 408. None: no
+    limit."""
     ssl_keyfile: str | None = None
     """Private key for TLS, PEM; goes with `ssl_certfile`."""
     ssl_certfile: str | None = None
