@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from slipknot_core.archive import is_digest
 from slipknot_core.spec import ImportSource
 
 from .desired import Build
@@ -55,12 +56,20 @@ def _read_application(application: Any, where: str) -> tuple[str, Build]:
         import_path=import_path,
         args=_mapping(application, "args", where),
         working_dir=str(environment.get("working_dir") or ""),
+        archive=_archive(environment, where),
         env_vars={k: str(v) for k, v in _mapping(environment, "env_vars", f"{where}.runtime_env").items()},
     )
     overrides = application.get("deployments") or []
     if not isinstance(overrides, list):
         raise ValueError(f"{where}.deployments: a list is required")
     return name, Build(source, prefix or None, json.dumps(overrides))
+
+
+def _archive(environment: Mapping[str, Any], where: str) -> str:
+    archive = str(environment.get("archive") or "")
+    if archive and not is_digest(archive):
+        raise ValueError(f"{where}.runtime_env.archive: {archive[:80]!r} is no archive's name")
+    return archive
 
 
 def _mapping(parent: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ again, and routers keep the last snapshot they have. So nobody is restarted, and
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from slipknot_core.errors import NotLeaderError, ProtocolError
@@ -22,6 +22,7 @@ from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import controller_pb2, discovery_pb2
 
 from .applications import Applications
+from .archives import Archives
 from .autoscaler import Autoscaler
 from .condition import Condition, after_order
 from .desired import ApplicationRecord, Build, Desired
@@ -31,12 +32,13 @@ from .leadership import Term
 from .leases import DrainOrder, Lease, Leases, ReconfigureOrder
 from .messages import snapshot_message, status_message
 from .nodes_engine import NodesEngine
-from .observed import DEFAULT_SHUTDOWN_TIMEOUT_S, ObservedDeployment, Registration
+from .observed import DEFAULT_SHUTDOWN_TIMEOUT_S, ObservedDeployment, Registration, Replica
 from .reconcile import reconcile
 from .reconcile_queue import ReconcileQueue
+from .recovery import has_recovered, was_replaced
 from .rollback import after_failure
 from .rollout import after_rollout, is_deleted, wanted_deployments
-from .routes import application_routes, is_routable
+from .routes import application_routes
 from .store import Fenced, StateStore, StoreUnavailable
 from .store.interface import raise_counter
 
@@ -53,6 +55,8 @@ MAX_EPOCH = 2**53
 """What a member says to have seen beyond this is made up; epochs have 64 bits."""
 ORPHAN_S = 10.0
 """A process that a node reports, and that has not registered this long after, is stopped."""
+ANSWER_S = 2.0
+"""A replica whose node has gone has so long to say that it is still there."""
 BUILD_TIMEOUT_S = 120.0
 """For building an application from its import path."""
 MODELS_PUBLISH_S = 0.1
@@ -86,6 +90,7 @@ class Coordinator:
         self.applications = Applications(
             store, self._application_changed, self._term.lose, allow_pickle=allow_pickle
         )
+        self.archives = Archives(store)
         self.engine = NodesEngine()
         self.snapshots: Latest[discovery_pb2.Snapshot] = Latest()
         self.statuses: Latest[controller_pb2.ClusterStatus] = Latest()
@@ -197,6 +202,8 @@ class Coordinator:
         replica_id, now_s = registration.replica_id, time.monotonic()
         if replica_id in observed.departed:
             return None, f"replica {replica_id} was given up; others have taken its place"
+        if self._recovery is None and was_replaced(registration, spec, observed):
+            return None, f"version {registration.version} of deployment {deployment_id} was replaced"
         if replica_id in observed.replicas:
             observed.joined(registration, now_s)
         else:
@@ -205,7 +212,7 @@ class Coordinator:
             logger.info("Adopted replica %s.", replica_id)
         lease = self._leases.open(replica_id)
         self._changed(deployment_id)
-        if self._recovery is not None and self._has_recovered():
+        if self._recovery is not None and has_recovered(self.applications.records, self._observed):
             self._recovery.cancel()
             self._end_recovery()
         return lease, ""
@@ -227,18 +234,15 @@ class Coordinator:
 
     def load_reported(self, lease: Lease, ongoing: int) -> None:
         """A replica has told its load; it shows in the next status and changes nothing else."""
-        deployment_id = self._owners.get(lease.replica_id)
-        observed = self._observed.get(deployment_id) if deployment_id else None
-        if observed is not None and lease.replica_id in observed.replicas:
-            observed.replicas[lease.replica_id].ongoing = ongoing
+        replica = self._replica(lease.replica_id)
+        if replica is not None:
+            replica.ongoing = ongoing
 
     def models_reported(self, lease: Lease, model_ids: frozenset[str]) -> None:
         """A replica holds other multiplexed models; routers learn of it with the next snapshot."""
-        deployment_id = self._owners.get(lease.replica_id)
-        observed = self._observed.get(deployment_id) if deployment_id else None
-        if observed is None or lease.replica_id not in observed.replicas:
+        replica = self._replica(lease.replica_id)
+        if replica is None:
             return
-        replica = observed.replicas[lease.replica_id]
         if replica.model_ids != model_ids and self._models_timer is None:
             delay_s = MODELS_PUBLISH_S + MODELS_PUBLISH_PER_REPLICA_S * len(self._owners)
             self._models_timer = asyncio.get_running_loop().call_later(delay_s, self._publish_models)
@@ -293,11 +297,13 @@ class Coordinator:
 
     def process_unknown(self, replica_id: str) -> None:
         """As `EngineListener.process_unknown`. A replica that still has its lease is alive all the same."""
-        deployment_id = self._owners.get(replica_id)
-        observed = self._observed.get(deployment_id) if deployment_id else None
-        replica = observed.replicas.get(replica_id) if observed else None
+        replica = self._replica(replica_id)
         if replica is not None and not replica.has_lease:
             self.process_exited(replica_id, f"Replica {replica_id} was lost with its node.")
+
+    def node_left(self, replica_ids: Sequence[str]) -> None:
+        """As `EngineListener.node_left`. A machine that fell silent says nothing: its replicas are asked."""
+        asyncio.get_running_loop().call_later(ANSWER_S, self._leases.challenge(replica_ids))
 
     def room_changed(self) -> None:
         """As `EngineListener.room_changed`."""
@@ -357,6 +363,10 @@ class Coordinator:
         for deployment_id, observed in self._observed.items():
             if observed.no_room:
                 self._changed(deployment_id)
+
+    def _replica(self, replica_id: str) -> Replica | None:
+        observed = self._observed.get(self._owners.get(replica_id, DeploymentId("", "")))
+        return observed.replicas.get(replica_id) if observed else None
 
     async def _work(self) -> None:
         while True:
@@ -434,17 +444,6 @@ class Coordinator:
             if self._builds.get(record.name) is build:
                 del self._builds[record.name]
         await self.applications.finish_build(record, outcome)
-
-    def _has_recovered(self) -> bool:
-        """Nobody is missing who is wanted."""
-        for record in self.applications.records.values():
-            for spec in record.spec.deployments if record.spec else ():
-                observed = self._observed.get(DeploymentId(record.name, spec.name), ObservedDeployment())
-                if sum(r.has_lease for r in observed.replicas.values()) < spec.num_replicas:
-                    return False
-                if spec.num_replicas > 0 and not is_routable(observed):
-                    return False
-        return True
 
     def _end_recovery(self) -> None:
         self._recovery = None

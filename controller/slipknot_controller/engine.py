@@ -4,7 +4,7 @@ An engine is told synchronously and never blocks; what comes of it is reported t
 processes by itself. Asking twice for the same replica is asking once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from slipknot_core.spec import ApplicationSpec, ReplicaLaunch
@@ -41,6 +41,10 @@ class EngineListener(Protocol):
         """Nobody watches a process any more: its node went away and did not come back, or came back without
         it.
         """
+        ...
+
+    def node_left(self, replica_ids: Sequence[str]) -> None:
+        """A node went away; these replicas are there. They may live on, or have gone with it."""
         ...
 
     def room_changed(self) -> None:

@@ -1,10 +1,15 @@
 """The streams of the replicas that are here: its lease, and the way to tell it something."""
 
+import logging
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from slipknot_core.spec import DeploymentSpec
 
 from .outbox import Outbox
+
+logger = logging.getLogger("slipknot.serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,12 @@ class ReconfigureOrder:
     spec: DeploymentSpec
 
 
-Order = DrainOrder | ReconfigureOrder
+@dataclass(frozen=True, slots=True)
+class ProveAliveOrder:
+    """Answer."""
+
+
+Order = DrainOrder | ReconfigureOrder | ProveAliveOrder
 
 
 @dataclass(eq=False, slots=True)
@@ -30,6 +40,7 @@ class Lease:
 
     replica_id: str
     outbox: Outbox[Order] = field(default_factory=Outbox)
+    heard_at_s: float = field(default_factory=time.monotonic)
 
 
 class Leases:
@@ -62,6 +73,23 @@ class Leases:
         lease = self._leases.get(replica_id)
         if lease is not None:
             lease.outbox.put(order)
+
+    def challenge(self, replica_ids: Iterable[str]) -> Callable[[], None]:
+        """Ask replicas to answer; call what is returned a while later: it ends the leases of those that have
+        not.
+        """
+        asked = [self._leases[replica_id] for replica_id in replica_ids if replica_id in self._leases]
+        asked_at_s = time.monotonic()
+        for lease in asked:
+            lease.outbox.put(ProveAliveOrder())
+
+        def end_the_silent() -> None:
+            for lease in asked:
+                if lease.heard_at_s < asked_at_s:
+                    logger.warning("Replica %s does not answer.", lease.replica_id)
+                    lease.outbox.close()  # which ends its stream, and with it the lease
+
+        return end_the_silent
 
     def close(self) -> None:
         """End all leases; calling it twice is fine."""

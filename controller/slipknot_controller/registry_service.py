@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
+import grpc
 import grpc.aio
 
+from slipknot_core.archive import ArchiveError
 from slipknot_core.errors import ConflictError, ProtocolError
 from slipknot_core.ids import DeploymentId
 from slipknot_core.resources import Resources
@@ -17,7 +19,7 @@ from slipknot_proto.v1 import registry_pb2, registry_pb2_grpc
 
 from .coordinator import Coordinator
 from .identities import Incarnations
-from .leases import DrainOrder, Lease, Order
+from .leases import DrainOrder, Lease, Order, ProveAliveOrder
 from .lifecycle import ReplicaState
 from .nodes_engine import BuildCommand, Command, NodeInfo, NodeSession, StartCommand, StopCommand
 from .observed import ObservedDeployment, Registration
@@ -106,12 +108,23 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         finally:
             engine.left(session)
 
+    async def FetchArchive(self, request: registry_pb2.FetchArchiveRequest, context: Any) -> None:
+        """As documented in registry.proto."""
+        try:
+            async for data in self._seat.leading().archives.read(request.digest):
+                await context.write(registry_pb2.FetchArchiveResponse(data=data))
+        except ArchiveError as error:
+            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+
 
 async def _read_replica(
     coordinator: Coordinator, lease: Lease, requests: AsyncIterator[registry_pb2.JoinReplicaRequest]
 ) -> None:
     async for request in requests:
+        lease.heard_at_s = time.monotonic()
         match request.WhichOneof("message"):
+            case "alive":
+                continue
             case "load":
                 coordinator.load_reported(lease, request.load.ongoing)
                 continue
@@ -211,6 +224,8 @@ async def _write_commands(
 
 
 def _order_message(order: Order) -> registry_pb2.JoinReplicaResponse:
+    if isinstance(order, ProveAliveOrder):
+        return registry_pb2.JoinReplicaResponse(prove_alive=registry_pb2.ProveAlive())
     if isinstance(order, DrainOrder):
         return registry_pb2.JoinReplicaResponse(drain=registry_pb2.DrainReplica(timeout_s=order.timeout_s))
     return registry_pb2.JoinReplicaResponse(

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 
+from slipknot_core.archive import ArchiveError
 from slipknot_core.errors import PermissionDeniedError
 from slipknot_core.ids import DeploymentId
 from slipknot_core.rpc.access import caller_role
@@ -14,6 +15,7 @@ from slipknot_core.spec import ApplicationSpec
 from slipknot_proto.v1 import controller_pb2, controller_pb2_grpc, discovery_pb2, discovery_pb2_grpc
 
 from .applications import Applications
+from .archives import used_archives
 from .coordinator import Coordinator
 from .seat import Seat
 from .standby import Standby
@@ -74,6 +76,28 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
             leader_address=self._seat.leader_address,
             epoch=coordinator.epoch if coordinator is not None else 0,
         )
+
+    async def FindArchive(self, request: Any, context: Any) -> Any:
+        """As documented in controller.proto."""
+        exists = await self._coordinator.archives.renew(request.digest)
+        return controller_pb2.FindArchiveResponse(exists=exists)
+
+    async def UploadArchive(self, request_iterator: AsyncIterator[Any], context: Any) -> Any:
+        """As documented in controller.proto."""
+        archives = self._coordinator.archives
+        first = await anext(aiter(request_iterator), controller_pb2.UploadArchiveRequest())
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield first.data
+            async for request in request_iterator:
+                yield request.data
+
+        try:
+            await archives.put(first.digest, chunks())
+        except ArchiveError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        await archives.collect(used_archives(self._applications.records.values()))
+        return controller_pb2.UploadArchiveResponse()
 
     async def GetStatus(self, request: Any, context: Any) -> Any:
         """As documented in controller.proto."""

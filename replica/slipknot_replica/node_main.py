@@ -13,6 +13,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipknot_core.role_options import read_config_json
@@ -76,6 +77,8 @@ class NodeConfig:
     """Offered memory; 0: all of the machine or container."""
     resources: dict[str, float] = field(default_factory=dict)
     """Amounts of further resources, under names that deployments ask for."""
+    cache_dir: str = ""
+    """Where uploaded code is kept; empty: in the user's cache directory."""
 
     @classmethod
     def from_json(cls, text: str) -> "NodeConfig":
@@ -154,6 +157,7 @@ async def _serve(config: NodeConfig, inheritance: Inheritance, metrics_dir: str)
     from slipknot_core.output import OutputPump, write_fd
 
     from . import machine_offer
+    from .archives import ArchiveCache, default_directory
     from .node_health import NodeHealth
     from .node_metrics import NodeMetrics
     from .node_session import NodeSession, Offer
@@ -187,7 +191,11 @@ async def _serve(config: NodeConfig, inheritance: Inheritance, metrics_dir: str)
         environment=config.credentials.environment(),
         refuse_pickle=not config.allow_pickle,
     )
-    machine = ProcessMachine(supervisor, pump, surroundings, on_exit)
+    archives = ArchiveCache(
+        Path(config.cache_dir) if config.cache_dir else default_directory(),
+        lambda digest: session.fetch_archive(digest),
+    )
+    machine = ProcessMachine(supervisor, pump, surroundings, on_exit, archives)
     session = NodeSession(
         config.controller_address,
         config.node_id,
@@ -214,6 +222,7 @@ async def _serve(config: NodeConfig, inheritance: Inheritance, metrics_dir: str)
     await machine.stop(STOP_GRACE_S)
     await asyncio.sleep(0.05)  # let the news of the last exits out
     await session.stop()
+    archives.close()
     await metrics.stop()
     supervisor.close()
     pump.stop()

@@ -14,8 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import grpc
 import grpc.aio
 
+from slipknot_core.archive import ArchiveError
 from slipknot_core.ids import short_id
 from slipknot_core.rpc.channel import token_metadata
 from slipknot_core.rpc.controller_link import ControllerLink, EpochGate
@@ -109,6 +111,25 @@ class NodeSession:
         await self._tasks.stop()
         await self._link.close()
 
+    async def fetch_archive(self, digest: str) -> AsyncIterator[bytes]:
+        """An uploaded archive, in parts.
+
+        Raises:
+            ArchiveError: The cluster has none of this name.
+            OSError: The cluster cannot be reached.
+        """
+        stub = registry_pb2_grpc.RegistryServiceStub(self._link.channel)
+        call = stub.FetchArchive(registry_pb2.FetchArchiveRequest(digest=digest))
+        try:
+            async for response in call:
+                yield response.data
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                raise ArchiveError(error.details()) from None
+            raise OSError(f"the archive {digest} could not be fetched: {error.details()}") from None
+        finally:
+            call.cancel()
+
     def replica_exited(self, replica_id: str, exit_code: int, detail: str = "") -> None:
         """Tell the controller that a replica's process has ended."""
         exited = registry_pb2.ReplicaExited(replica_id=replica_id, exit_code=exit_code, detail=detail)
@@ -190,6 +211,7 @@ class NodeSession:
 
 def held_by(launch: ReplicaLaunch) -> registry_pb2.HeldReplica:
     """What a replica that was started so holds of its node."""
+    source = launch.deployment.code.import_source
     return registry_pb2.HeldReplica(
         replica_id=launch.replica_id,
         app_name=launch.app_name,
@@ -197,6 +219,7 @@ def held_by(launch: ReplicaLaunch) -> registry_pb2.HeldReplica:
         version=launch.deployment.version,
         resources=launch.deployment.resources.to_proto(),
         gpu_ids=launch.gpu_ids,
+        archive=source.archive if source else "",
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from slipknot_core.archive import ArchiveError
 from slipknot_core.ids import posix_safe, short_id
 from slipknot_core.lifeline import Lifeline
 from slipknot_core.logs import completed_json
@@ -22,6 +23,7 @@ from slipknot_core.spec import ImportSource, ReplicaLaunch
 from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import registry_pb2
 
+from .archives import ArchiveCache
 from .node_session import OnExit, held_by
 from .supervisor import MAX_FDS, MAX_MESSAGE_BYTES, Child
 
@@ -164,12 +166,18 @@ class ProcessMachine:
     """A `Machine` whose replicas are processes. Belongs to one loop; `repr` tells how many there are."""
 
     def __init__(
-        self, supervisor: SupervisorLink, pump: OutputPump, here: Surroundings, on_exit: OnExit
+        self,
+        supervisor: SupervisorLink,
+        pump: OutputPump,
+        here: Surroundings,
+        on_exit: OnExit,
+        archives: ArchiveCache,
     ) -> None:
         self._supervisor = supervisor
         self._pump = pump
         self._here = here
         self._on_exit = on_exit
+        self._archives = archives
         self._tasks = TaskOwner("replica processes")
         self._held: dict[str, registry_pb2.HeldReplica] = {}
         self._starting: dict[str, asyncio.Task[None]] = {}
@@ -189,6 +197,8 @@ class ProcessMachine:
         """Watch what an earlier agent has started, and carry on its output."""
         for child in children:
             held = registry_pb2.HeldReplica.FromString(base64.b64decode(child.note))
+            if held.archive:
+                self._archives.keep(held.archive)
             process = self._watch(child.pid, held, child.stdout_fd, child.stderr_fd)
             if child.status is not None:
                 self._ended(process.pid, child.status)
@@ -217,7 +227,7 @@ class ProcessMachine:
         """Build an application in a child of its own."""
         try:
             return await self._build(command, ImportSource.from_proto(command.source))
-        except OSError as error:
+        except (OSError, ArchiveError) as error:
             return registry_pb2.BuildResult(
                 build_id=command.build_id, error=f"The builder could not be started: {error}"
             )
@@ -237,13 +247,14 @@ class ProcessMachine:
         self, command: registry_pb2.BuildApplication, source: ImportSource
     ) -> registry_pb2.BuildResult:
         variables = self._here.variables(source)
+        directory = await self._directory(source)
         read_fd, write_fd = os.pipe()
         lifeline = Lifeline()
         try:
             with _file_of(command.SerializeToString()) as file:
                 fds = [file.fileno(), write_fd, lifeline.child_fd]
                 pid, _ = await self._supervisor.fork(
-                    "build", fds, variables, source.working_dir, is_code=False
+                    "build", fds, variables, directory, is_code=bool(source.archive)
                 )
         except BaseException:
             os.close(read_fd)
@@ -274,7 +285,7 @@ class ProcessMachine:
         replica_id, held = launch.replica_id, self._held[launch.replica_id]
         try:
             pid, (out_fd, err_fd) = await self._fork(launch, held)
-        except OSError as error:
+        except (OSError, ArchiveError) as error:
             del self._held[replica_id]
             self._on_exit(replica_id, 1, f"the process could not be started: {error}")
             return
@@ -290,16 +301,26 @@ class ProcessMachine:
     async def _fork(self, launch: ReplicaLaunch, held: registry_pb2.HeldReplica) -> tuple[int, list[int]]:
         launch = self._here.complete(launch)
         source = launch.deployment.code.import_source
+        directory = await self._directory(source)
         note = base64.b64encode(held.SerializeToString()).decode()
         with _file_of(launch.to_proto().SerializeToString()) as file:
             return await self._supervisor.fork(
                 "replica",
                 [file.fileno()],
                 self._here.variables(source, launch),
-                source.working_dir if source else "",
-                is_code=False,
+                directory,
+                is_code=bool(source and source.archive),
                 note=note,
             )
+
+    async def _directory(self, source: ImportSource | None) -> str:
+        """Where a process with this code works."""
+        if source is None:
+            return ""
+        if not source.archive:
+            return source.working_dir
+        in_use = {held.archive for held in self._held.values() if held.archive}
+        return str(await self._archives.path(source.archive, in_use))
 
     def _watch(self, pid: int, held: registry_pb2.HeldReplica, out_fd: int, err_fd: int) -> ReplicaProcess:
         process = self._processes[pid] = ReplicaProcess(pid, held, Tail(TAIL_BYTES))

@@ -232,6 +232,8 @@ class Registration:
                     self._on_drain(self._spec.graceful_shutdown_timeout_s)
             case "reconfigure":
                 self._tasks.spawn(self._reconfigure(response.reconfigure), "reconfigure")
+            case "prove_alive":
+                self._put(Request(alive=registry_pb2.ReplicaAlive()))
             case "drain":
                 self._on_drain(response.drain.timeout_s)
             case _:

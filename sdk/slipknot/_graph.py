@@ -250,7 +250,10 @@ def _overridden(
         except (TypeError, ValueError) as error:
             raise type(error)(f"deployment {node.name!r}: {error}") from None
     identity = json.dumps(
-        [node.name, source.import_path, dict(source.args), source.working_dir, dict(source.env_vars)],
+        [
+            *(node.name, source.import_path, dict(source.args)),
+            *(source.working_dir, dict(source.env_vars), source.archive),
+        ],
         sort_keys=True,
     )
     return options.to_spec(code, _version(identity.encode(), options), None)

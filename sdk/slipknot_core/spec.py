@@ -30,12 +30,14 @@ class ImportSource:
     args: Mapping[str, Any] = field(default_factory=dict)
     working_dir: str = ""
     env_vars: Mapping[str, str] = field(default_factory=dict)
+    archive: str = ""
+    """Name of an uploaded archive that is the working directory; empty: none."""
 
     @classmethod
     def from_proto(cls, message: spec_pb2.ImportSource) -> "ImportSource":
         """Read the message."""
         args = json.loads(message.args_json) if message.args_json else {}
-        return cls(message.import_path, args, message.working_dir, dict(message.env_vars))
+        return cls(message.import_path, args, message.working_dir, dict(message.env_vars), message.archive)
 
     def to_proto(self) -> spec_pb2.ImportSource:
         """Write the message."""
@@ -44,6 +46,7 @@ class ImportSource:
             args_json=json.dumps(dict(self.args)),
             working_dir=self.working_dir,
             env_vars=dict(self.env_vars),
+            archive=self.archive,
         )
 
 

@@ -62,6 +62,16 @@ class ControllerServiceStub:
                 request_serializer=slipknot_dot_v1_dot_controller__pb2.GetLeaderRequest.SerializeToString,
                 response_deserializer=slipknot_dot_v1_dot_controller__pb2.GetLeaderResponse.FromString,
                 _registered_method=True)
+        self.FindArchive = channel.unary_unary(
+                '/slipknot.v1.ControllerService/FindArchive',
+                request_serializer=slipknot_dot_v1_dot_controller__pb2.FindArchiveRequest.SerializeToString,
+                response_deserializer=slipknot_dot_v1_dot_controller__pb2.FindArchiveResponse.FromString,
+                _registered_method=True)
+        self.UploadArchive = channel.stream_unary(
+                '/slipknot.v1.ControllerService/UploadArchive',
+                request_serializer=slipknot_dot_v1_dot_controller__pb2.UploadArchiveRequest.SerializeToString,
+                response_deserializer=slipknot_dot_v1_dot_controller__pb2.UploadArchiveResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/slipknot.v1.ControllerService/GetStatus',
                 request_serializer=slipknot_dot_v1_dot_controller__pb2.GetStatusRequest.SerializeToString,
@@ -126,6 +136,20 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindArchive(self, request, context):
+        """Ask whether an archive of code is there; if it is, it stays for at least an hour.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadArchive(self, request_iterator, context):
+        """Store an archive of code. INVALID_ARGUMENT: it is too large, or not what its name says.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Status of everything.
         """
@@ -181,6 +205,16 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.GetLeader,
                     request_deserializer=slipknot_dot_v1_dot_controller__pb2.GetLeaderRequest.FromString,
                     response_serializer=slipknot_dot_v1_dot_controller__pb2.GetLeaderResponse.SerializeToString,
+            ),
+            'FindArchive': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindArchive,
+                    request_deserializer=slipknot_dot_v1_dot_controller__pb2.FindArchiveRequest.FromString,
+                    response_serializer=slipknot_dot_v1_dot_controller__pb2.FindArchiveResponse.SerializeToString,
+            ),
+            'UploadArchive': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadArchive,
+                    request_deserializer=slipknot_dot_v1_dot_controller__pb2.UploadArchiveRequest.FromString,
+                    response_serializer=slipknot_dot_v1_dot_controller__pb2.UploadArchiveResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -341,6 +375,60 @@ class ControllerService:
             '/slipknot.v1.ControllerService/GetLeader',
             slipknot_dot_v1_dot_controller__pb2.GetLeaderRequest.SerializeToString,
             slipknot_dot_v1_dot_controller__pb2.GetLeaderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipknot.v1.ControllerService/FindArchive',
+            slipknot_dot_v1_dot_controller__pb2.FindArchiveRequest.SerializeToString,
+            slipknot_dot_v1_dot_controller__pb2.FindArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadArchive(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/slipknot.v1.ControllerService/UploadArchive',
+            slipknot_dot_v1_dot_controller__pb2.UploadArchiveRequest.SerializeToString,
+            slipknot_dot_v1_dot_controller__pb2.UploadArchiveResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -9,20 +9,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JoinReplicaRequest(_message.Message):
-    __slots__ = ("hello", "state", "load", "health", "reconfigured", "models")
+    __slots__ = ("hello", "state", "load", "health", "reconfigured", "alive", "models")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     RECONFIGURED_FIELD_NUMBER: _ClassVar[int]
+    ALIVE_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     hello: ReplicaHello
     state: ReplicaState
     load: ReplicaLoad
     health: HealthReport
     reconfigured: ReconfigureReport
+    alive: ReplicaAlive
     models: ReplicaModels
-    def __init__(self, hello: _Optional[_Union[ReplicaHello, _Mapping]] = ..., state: _Optional[_Union[ReplicaState, _Mapping]] = ..., load: _Optional[_Union[ReplicaLoad, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., reconfigured: _Optional[_Union[ReconfigureReport, _Mapping]] = ..., models: _Optional[_Union[ReplicaModels, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[ReplicaHello, _Mapping]] = ..., state: _Optional[_Union[ReplicaState, _Mapping]] = ..., load: _Optional[_Union[ReplicaLoad, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., reconfigured: _Optional[_Union[ReconfigureReport, _Mapping]] = ..., alive: _Optional[_Union[ReplicaAlive, _Mapping]] = ..., models: _Optional[_Union[ReplicaModels, _Mapping]] = ...) -> None: ...
 
 class ReplicaHello(_message.Message):
     __slots__ = ("replica_id", "app_name", "deployment_name", "version", "address", "node_id", "pid", "state", "has_health_check", "user_config_hash", "seen_epoch", "multiplexed_model_ids")
@@ -109,16 +111,26 @@ class ReconfigureReport(_message.Message):
     def __init__(self, user_config_hash: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
 
 class JoinReplicaResponse(_message.Message):
-    __slots__ = ("epoch", "welcome", "reconfigure", "drain")
+    __slots__ = ("epoch", "welcome", "reconfigure", "drain", "prove_alive")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     RECONFIGURE_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
+    PROVE_ALIVE_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     welcome: ReplicaWelcome
     reconfigure: Reconfigure
     drain: DrainReplica
-    def __init__(self, epoch: _Optional[int] = ..., welcome: _Optional[_Union[ReplicaWelcome, _Mapping]] = ..., reconfigure: _Optional[_Union[Reconfigure, _Mapping]] = ..., drain: _Optional[_Union[DrainReplica, _Mapping]] = ...) -> None: ...
+    prove_alive: ProveAlive
+    def __init__(self, epoch: _Optional[int] = ..., welcome: _Optional[_Union[ReplicaWelcome, _Mapping]] = ..., reconfigure: _Optional[_Union[Reconfigure, _Mapping]] = ..., drain: _Optional[_Union[DrainReplica, _Mapping]] = ..., prove_alive: _Optional[_Union[ProveAlive, _Mapping]] = ...) -> None: ...
+
+class ProveAlive(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReplicaAlive(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class ReplicaWelcome(_message.Message):
     __slots__ = ("epoch", "accepted", "message")
@@ -201,24 +213,38 @@ class NodeHello(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., pid: _Optional[int] = ..., num_cpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., replica_ids: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., incarnation: _Optional[str] = ..., seen_epoch: _Optional[int] = ..., admin_address: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[str]] = ..., custom_resources: _Optional[_Mapping[str, float]] = ..., replicas: _Optional[_Iterable[_Union[HeldReplica, _Mapping]]] = ...) -> None: ...
 
 class HeldReplica(_message.Message):
-    __slots__ = ("replica_id", "app_name", "deployment_name", "version", "resources", "gpu_ids")
+    __slots__ = ("replica_id", "app_name", "deployment_name", "version", "resources", "gpu_ids", "archive")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     APP_NAME_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
     GPU_IDS_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     app_name: str
     deployment_name: str
     version: str
     resources: _spec_pb2.ReplicaResources
     gpu_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment_name: _Optional[str] = ..., version: _Optional[str] = ..., resources: _Optional[_Union[_spec_pb2.ReplicaResources, _Mapping]] = ..., gpu_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    archive: str
+    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment_name: _Optional[str] = ..., version: _Optional[str] = ..., resources: _Optional[_Union[_spec_pb2.ReplicaResources, _Mapping]] = ..., gpu_ids: _Optional[_Iterable[str]] = ..., archive: _Optional[str] = ...) -> None: ...
 
 class NodeAlive(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class FetchArchiveRequest(_message.Message):
+    __slots__ = ("digest",)
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    def __init__(self, digest: _Optional[str] = ...) -> None: ...
+
+class FetchArchiveResponse(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class ReplicaExited(_message.Message):
     __slots__ = ("replica_id", "exit_code", "detail")

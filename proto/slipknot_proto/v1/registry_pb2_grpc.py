@@ -45,6 +45,11 @@ class RegistryServiceStub:
                 request_serializer=slipknot_dot_v1_dot_registry__pb2.JoinNodeRequest.SerializeToString,
                 response_deserializer=slipknot_dot_v1_dot_registry__pb2.JoinNodeResponse.FromString,
                 _registered_method=True)
+        self.FetchArchive = channel.unary_stream(
+                '/slipknot.v1.RegistryService/FetchArchive',
+                request_serializer=slipknot_dot_v1_dot_registry__pb2.FetchArchiveRequest.SerializeToString,
+                response_deserializer=slipknot_dot_v1_dot_registry__pb2.FetchArchiveResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServiceServicer:
@@ -66,6 +71,13 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchArchive(self, request, context):
+        """An uploaded archive of code. NOT_FOUND: there is none of this name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +90,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.JoinNode,
                     request_deserializer=slipknot_dot_v1_dot_registry__pb2.JoinNodeRequest.FromString,
                     response_serializer=slipknot_dot_v1_dot_registry__pb2.JoinNodeResponse.SerializeToString,
+            ),
+            'FetchArchive': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchArchive,
+                    request_deserializer=slipknot_dot_v1_dot_registry__pb2.FetchArchiveRequest.FromString,
+                    response_serializer=slipknot_dot_v1_dot_registry__pb2.FetchArchiveResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +152,33 @@ class RegistryService:
             '/slipknot.v1.RegistryService/JoinNode',
             slipknot_dot_v1_dot_registry__pb2.JoinNodeRequest.SerializeToString,
             slipknot_dot_v1_dot_registry__pb2.JoinNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/slipknot.v1.RegistryService/FetchArchive',
+            slipknot_dot_v1_dot_registry__pb2.FetchArchiveRequest.SerializeToString,
+            slipknot_dot_v1_dot_registry__pb2.FetchArchiveResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,7 +33,7 @@ class ApplicationSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., route_prefix: _Optional[str] = ..., ingress_deployment: _Optional[str] = ..., deployments: _Optional[_Iterable[_Union[DeploymentSpec, _Mapping]]] = ..., import_source: _Optional[_Union[ImportSource, _Mapping]] = ..., docs_path: _Optional[str] = ...) -> None: ...
 
 class ImportSource(_message.Message):
-    __slots__ = ("import_path", "args_json", "working_dir", "env_vars")
+    __slots__ = ("import_path", "args_json", "working_dir", "env_vars", "archive")
     class EnvVarsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -45,11 +45,13 @@ class ImportSource(_message.Message):
     ARGS_JSON_FIELD_NUMBER: _ClassVar[int]
     WORKING_DIR_FIELD_NUMBER: _ClassVar[int]
     ENV_VARS_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_FIELD_NUMBER: _ClassVar[int]
     import_path: str
     args_json: str
     working_dir: str
     env_vars: _containers.ScalarMap[str, str]
-    def __init__(self, import_path: _Optional[str] = ..., args_json: _Optional[str] = ..., working_dir: _Optional[str] = ..., env_vars: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    archive: str
+    def __init__(self, import_path: _Optional[str] = ..., args_json: _Optional[str] = ..., working_dir: _Optional[str] = ..., env_vars: _Optional[_Mapping[str, str]] = ..., archive: _Optional[str] = ...) -> None: ...
 
 class DeploymentSpec(_message.Message):
     __slots__ = ("name", "num_replicas", "max_ongoing_requests", "max_queued_requests", "user_config_json", "graceful_shutdown_wait_loop_s", "graceful_shutdown_timeout_s", "health_check_period_s", "health_check_timeout_s", "backpressure_status_code", "backpressure_retry_after_s", "version", "code", "extra_options_json", "logging_config_json", "max_constructor_attempts", "autoscaling", "rolling_update_percentage", "max_surge_percent", "resources", "max_replicas_per_node", "placement_strategy", "env_vars")

@@ -127,13 +127,27 @@ def deploy(
     route_prefix: RoutePrefix = "/",
     wait: Annotated[bool, typer.Option(help="Wait until it serves.")] = True,
     address: Address = None,
+    working_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of the application's code. A cluster on other machines gets a copy of it; "
+            "without this option the code must be on every node."
+        ),
+    ] = None,
 ) -> None:
     """Deploy to a running cluster. With a config file, what runs becomes exactly what the file says."""
     from .cluster import deploy_target
 
     _checked(
         lambda: deploy_target(
-            target, tuple(arguments or ()), app_dir.resolve(), name, route_prefix, wait, address
+            target,
+            tuple(arguments or ()),
+            (working_dir or app_dir).resolve(),
+            name,
+            route_prefix,
+            wait,
+            address,
+            has_code=working_dir is not None,
         )
     )
 

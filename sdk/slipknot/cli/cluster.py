@@ -17,8 +17,9 @@ from slipknot_core.settings import cluster_settings
 from slipknot_proto.v1 import controller_pb2
 
 from .. import _connection, _control
+from .._upload import is_remote, upload_directory
 from .progress import Progress
-from .run import apply_config, build_spec, is_config_file, parse_arguments
+from .run import apply_config, build_spec, is_config_file, parse_arguments, with_archive
 
 START_OPTIONS = ("proxy_location", "http_options", "grpc_options", "logging_config")
 """Keys of a config that cannot be changed while a cluster runs."""
@@ -55,25 +56,29 @@ def deploy_target(
     route_prefix: str,
     wait: bool,
     address: str | None,
+    *,
+    has_code: bool = False,
 ) -> int:
-    """Deploy a config file or an import path."""
+    """Deploy a config file or an import path; `has_code`: what is in `app_dir` is all that the nodes need."""
     sys.path.insert(0, str(app_dir))
     if is_config_file(target):
         from ..serve.schema import load_config_file
 
         config = load_config_file(target).model_dump(mode="json", exclude_unset=True)
         _warn_about_start_options(config)
+        connection = _connect(address)
         for application in config["applications"]:
-            application.setdefault("runtime_env", {}).setdefault("working_dir", str(app_dir))
-        _connect(address)
+            environment = application.setdefault("runtime_env", {})
+            _settle_directory(connection, environment, app_dir, has_code=has_code)
         if wait:
             apply_config(json.dumps(config))
         else:
-            connection = _connection.current()
             connection.run(_control.apply_config(connection, json.dumps(config), wait=False))
     else:
         spec = build_spec(target, parse_arguments(arguments), app_dir, name, route_prefix)
         connection = _connect(address)
+        if has_code and is_remote(connection.dispatcher.controller_address):
+            spec = with_archive(spec, connection.run(upload_directory(connection, app_dir)))
         with Progress() as progress:
             connection.run(_control.deploy_all(connection, [spec], wait=wait, on_status=progress.show))
     typer.echo("Deployed." if wait else "The deployment has begun; see `slipknot status`.")
@@ -124,6 +129,25 @@ def find_controller(address: str | None) -> str:
 
 
 # --- inside -----------------------------------------------------------------------------------------
+
+
+def _settle_directory(
+    connection: _connection.Connection, environment: dict[str, Any], app_dir: Path, *, has_code: bool
+) -> None:
+    """Let a config's `runtime_env` say where the nodes find the code: uploaded to a cluster elsewhere, in its
+    place for one on this machine, and as it is if this machine has no such directory.
+    """
+    excludes = environment.pop("excludes", [])
+    named = environment.get("working_dir")
+    if environment.get("archive"):
+        return
+    directory = (app_dir / named).resolve() if named else app_dir
+    is_here = (bool(named) or has_code) and directory.is_dir()
+    if is_here and is_remote(connection.dispatcher.controller_address):
+        environment["archive"] = connection.run(upload_directory(connection, directory, excludes))
+        environment["working_dir"] = ""
+    elif is_here or not named:
+        environment["working_dir"] = str(directory)
 
 
 def _warn_about_start_options(config: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,19 @@ def build_spec(
     # The code may have changed since the last time, and nobody could tell: each time is a new version.
     source = ImportSource(target, dict(arguments), str(app_dir), {VERSION_VARIABLE: short_id()})
     return build_from_import_path(source, name=name, route_prefix=route_prefix, overrides=[])
+
+
+def with_archive(spec: ApplicationSpec, archive: str) -> ApplicationSpec:
+    """The same application, whose code the nodes find in an archive."""
+
+    def moved(source: ImportSource | None) -> ImportSource | None:
+        return None if source is None else replace(source, working_dir="", archive=archive)
+
+    deployments = [
+        replace(d, code=replace(d.code, import_source=moved(d.code.import_source), python_path=()))
+        for d in spec.deployments
+    ]
+    return replace(spec, deployments=tuple(deployments), import_source=moved(spec.import_source))
 
 
 def apply_config(config_json: str) -> None:

@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from slipknot_core.archive import is_digest
+
 from .._explanation import explain
 from .._import_path import split_import_path
 from .._names import checked_application_name, checked_deployment_name, checked_route_prefix
@@ -120,9 +122,22 @@ class RuntimeEnv(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     working_dir: str = ""
-    """Directory that modules are imported from, on every node."""
+    """Directory that modules are imported from. `slipknot deploy` uploads it to a cluster on other machines;
+    one that does not exist where it is run must be on every node.
+    """
     env_vars: dict[str, str] = Field(default_factory=dict)
     """Environment variables of the replicas."""
+    excludes: list[str] = Field(default_factory=list)
+    """What of `working_dir` is not uploaded, as in .gitignore."""
+    archive: str = ""
+    """Name of an archive that was uploaded as `working_dir`; `slipknot deploy` writes it."""
+
+    @field_validator("archive")
+    @classmethod
+    def _check_archive(cls, value: str) -> str:
+        if value and not is_digest(value):
+            raise ValueError(f"archive must be the SHA-256 that slipknot deploy has written, not {value!r}")
+        return value
 
     @field_validator("working_dir")
     @classmethod

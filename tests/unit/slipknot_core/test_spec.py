@@ -23,6 +23,7 @@ IMPORT_SOURCES = st.builds(
     args=st.dictionaries(TEXT, JSON, max_size=3),
     working_dir=TEXT,
     env_vars=st.dictionaries(TEXT, TEXT, max_size=3),
+    archive=TEXT,
 )
 PATHS = st.lists(TEXT, max_size=3).map(tuple)
 CODE_SOURCES = st.builds(CodeSource, pickle=st.binary(max_size=20), python_path=PATHS) | st.builds(
