@@ -90,6 +90,11 @@ def _state(replica: "ReplicaServer") -> list[Reading]:
         gauge("slipknot_replica_max_ongoing_requests", "Slots.", admission.max_ongoing),
         gauge("slipknot_replica_waiting_requests", "Callers that wait for a slot here.", admission.waiting),
         gauge(
+            "slipknot_replica_multiplexed_models",
+            "Models that are loaded or being loaded.",
+            len(replica.models.model_ids),
+        ),
+        gauge(
             "slipknot_replica_outliving_requests",
             "Requests that were cancelled and whose code still runs.",
             replica.outliving,

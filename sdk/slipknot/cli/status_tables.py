@@ -48,12 +48,26 @@ def status_tables(status: controller_pb2.ClusterStatus, name: str | None = None)
 
 
 def _cluster(status: controller_pb2.ClusterStatus) -> StatusTable:
-    known = ("epoch", "applications", "proxies", "nodes", "snapshot_version", "admin_address")
+    known = (
+        "epoch",
+        "applications",
+        "proxies",
+        "nodes",
+        "snapshot_version",
+        "admin_address",
+        "leader_address",
+    )
     counts = (
         f"{len(status.applications)} applications, {len(status.proxies)} proxies, {len(status.nodes)} nodes"
     )
-    row = (f"{status.epoch}.{status.snapshot_version}", counts, status.admin_address, _more(status, known))
-    return StatusTable("Cluster", ("EPOCH", "HAS", "METRICS", "MORE"), [row])
+    row = (
+        f"{status.epoch}.{status.snapshot_version}",
+        counts,
+        status.leader_address,
+        status.admin_address,
+        _more(status, known),
+    )
+    return StatusTable("Cluster", ("EPOCH", "HAS", "LEADER", "METRICS", "MORE"), [row])
 
 
 def _applications(applications: Iterable[controller_pb2.ApplicationStatus]) -> StatusTable:
