@@ -1,10 +1,11 @@
 # Each target sets up what it needs in .venv and can be run first.
 
-.PHONY: help serve test check format proto clean
+.PHONY: help serve test test-docker check format proto clean
 
 help:
 	@echo "make serve    run the quickstart application on this machine"
 	@echo "make test     run the tests"
+	@echo "make test-docker  run the tests that put up clusters of containers"
 	@echo "make check    lint, types, import rules, generated code, sizes"
 	@echo "make format   format the code and fix what can be fixed"
 	@echo "make proto    generate Python from proto/slipknot"
@@ -15,6 +16,9 @@ serve: .venv/.installed
 
 test: .venv/.installed-dev
 	scripts/test
+
+test-docker: .venv/.installed-dev
+	scripts/test-docker
 
 check: .venv/.installed-dev
 	scripts/check

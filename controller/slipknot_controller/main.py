@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import grpc.aio
 
@@ -24,6 +25,7 @@ from slipknot_core.rpc.server import (
     bind,
     new_server,
 )
+from slipknot_core.settings import RpcSettings, rpc_settings
 from slipknot_proto.v1 import controller_pb2_grpc, discovery_pb2_grpc, registry_pb2_grpc
 
 from .config import ControllerConfig, StoreConfig
@@ -49,6 +51,10 @@ DESCRIPTION = (
     "Run a controller: it keeps what shall run, tells the nodes to run it, and tells proxies and replicas "
     "where it runs. Requests do not pass through it, and go on without it."
 )
+MEMBER_SILENCE_MS, MEMBER_PATIENCE_MS = 2_000, 3_000
+"""A node or a replica that is silent for so long is asked, and must answer within so long: the replicas of a
+machine that vanished without a word are replaced within ten seconds, with the time that a node has to come
+back."""
 STOP_GRACE_S = 0.5
 """For calls under way when the controller stops; watches never end by themselves."""
 SIGTERM_STATUS = 128 + signal.SIGTERM
@@ -96,7 +102,9 @@ class Controller:
             ValueError: The address needs credentials, or their files cannot be read.
         """
         config = self.config
-        server = self._server = new_server(config.credentials)
+        server = self._server = new_server(
+            config.credentials, _member_settings(rpc_settings()), patience_ms=MEMBER_PATIENCE_MS
+        )
         bound = await bind(server, config.address, config.credentials)
         self.address = config.advertise_address or advertised(bound)
         self._loop_lag.start()
@@ -133,6 +141,14 @@ class Controller:
         coordinator = Coordinator(term.store, self.address, allow_pickle=self.config.allow_pickle, term=term)
         coordinator.admin_address = self._admin_address
         return coordinator
+
+
+def _member_settings(settings: RpcSettings) -> RpcSettings:
+    return replace(
+        settings,
+        keepalive_time_ms=min(settings.keepalive_time_ms, MEMBER_SILENCE_MS),
+        keepalive_timeout_ms=min(settings.keepalive_timeout_ms, MEMBER_PATIENCE_MS),
+    )
 
 
 async def _open_store(config: StoreConfig, address: str) -> tuple[StateStore, Leadership]:

@@ -18,6 +18,8 @@ from fastapi.responses import StreamingResponse
 from slipknot import serve
 
 api = FastAPI(title="slipknot demo")
+LIGHT = {"num_cpus": 0.1}
+"""Each replica waits most of the time, so many fit on a node."""
 
 
 @contextlib.asynccontextmanager
@@ -39,7 +41,7 @@ def say(text: str) -> None:
     print(f"[{socket.gethostname()}] {text}", flush=True)
 
 
-@serve.deployment(max_ongoing_requests=1000)
+@serve.deployment(max_ongoing_requests=1000, ray_actor_options=LIGHT)
 class Leaf:
     """Where the work is."""
 
@@ -60,7 +62,7 @@ class Leaf:
                 await asyncio.sleep(pause_s)
 
 
-@serve.deployment(max_ongoing_requests=1000)
+@serve.deployment(max_ongoing_requests=1000, ray_actor_options=LIGHT)
 class Middle:
     """Passes on what it is asked."""
 
@@ -82,7 +84,7 @@ class Middle:
             yield number
 
 
-@serve.deployment(max_ongoing_requests=1000)
+@serve.deployment(max_ongoing_requests=1000, ray_actor_options=LIGHT)
 @serve.ingress(api)
 class Ingress:
     """What clients talk to."""

@@ -138,7 +138,7 @@ def is_tls_failure(error: grpc.aio.AioRpcError) -> bool:
     """The peer is there, but the two ends do not agree on TLS or on a certificate."""
     if error.code() is not grpc.StatusCode.UNAVAILABLE:
         return False
-    details = (error.details() or "").lower()
+    details = (error.details() or "").lower().replace("tcp handshake", "")  # a peer that is not there at all
     return any(word in details for word in ("handshake", "ssl", "certificate"))
 
 

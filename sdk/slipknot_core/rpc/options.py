@@ -41,10 +41,10 @@ def channel_options(settings: RpcSettings) -> list[Option]:
     ]
 
 
-def server_options(settings: RpcSettings) -> list[Option]:
-    """Options of the serving end."""
+def server_options(settings: RpcSettings, patience_ms: int = SERVER_PATIENCE_MS) -> list[Option]:
+    """Options of the serving end; a caller has at least `patience_ms` to answer a ping."""
     return [
-        *shared_options(settings, max(settings.keepalive_timeout_ms, SERVER_PATIENCE_MS)),
+        *shared_options(settings, max(settings.keepalive_timeout_ms, patience_ms)),
         # Two servers on one port would silently share its traffic.
         ("grpc.so_reuseport", 0),
         # Callers ping their replicas every second; the default allows one ping in five minutes, then says

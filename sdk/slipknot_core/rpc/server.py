@@ -18,7 +18,7 @@ from .access import AccessGuard
 from .addresses import is_loopback, join, split
 from .channel import ERROR_KEY, LEADER_KEY
 from .credentials import HOW_TO_GET_SOME, MIN_TOKEN_LENGTH, NO_CREDENTIALS, Credentials
-from .options import server_options
+from .options import SERVER_PATIENCE_MS, server_options
 from .tls import server_credentials
 
 logger = logging.getLogger("slipknot.serve")
@@ -27,7 +27,10 @@ _UNEXPECTED = "internal error; see the server's log"
 
 
 def new_server(
-    credentials: Credentials = NO_CREDENTIALS, settings: RpcSettings | None = None
+    credentials: Credentials = NO_CREDENTIALS,
+    settings: RpcSettings | None = None,
+    *,
+    patience_ms: int = SERVER_PATIENCE_MS,
 ) -> grpc.aio.Server:
     """Make a server whose handlers are guarded.
 
@@ -35,6 +38,7 @@ def new_server(
         credentials: Calls that prove no sufficient role are refused before any payload is read. Empty: all
             calls are served.
         settings: Bounds and timing; read from the environment if None.
+        patience_ms: A silent caller has at least so long to answer when it is asked.
 
     Raises:
         ValueError: The token is not one of a member.
@@ -43,7 +47,8 @@ def new_server(
         [] if credentials.is_empty else [AccessGuard(credentials)]
     )
     return grpc.aio.server(
-        interceptors=[*interceptors, HandlerGuard()], options=server_options(settings or rpc_settings())
+        interceptors=[*interceptors, HandlerGuard()],
+        options=server_options(settings or rpc_settings(), patience_ms),
     )
 
 
