@@ -303,7 +303,8 @@ class Coordinator:
 
     def node_left(self, replica_ids: Sequence[str]) -> None:
         """As `EngineListener.node_left`. A machine that fell silent says nothing: its replicas are asked."""
-        asyncio.get_running_loop().call_later(ANSWER_S, self._leases.challenge(replica_ids))
+        check = self._leases.challenge(replica_ids, self.engine.is_watched)
+        asyncio.get_running_loop().call_later(ANSWER_S, check)
 
     def room_changed(self) -> None:
         """As `EngineListener.room_changed`."""

@@ -74,9 +74,9 @@ class Leases:
         if lease is not None:
             lease.outbox.put(order)
 
-    def challenge(self, replica_ids: Iterable[str]) -> Callable[[], None]:
+    def challenge(self, replica_ids: Iterable[str], is_watched: Callable[[str], bool]) -> Callable[[], None]:
         """Ask replicas to answer; call what is returned a while later: it ends the leases of those that have
-        not.
+        not, unless a node watches over them by then: a replica whose loop is blocked cannot answer.
         """
         asked = [self._leases[replica_id] for replica_id in replica_ids if replica_id in self._leases]
         asked_at_s = time.monotonic()
@@ -85,7 +85,7 @@ class Leases:
 
         def end_the_silent() -> None:
             for lease in asked:
-                if lease.heard_at_s < asked_at_s:
+                if lease.heard_at_s < asked_at_s and not is_watched(lease.replica_id):
                     logger.warning("Replica %s does not answer.", lease.replica_id)
                     lease.outbox.close()  # which ends its stream, and with it the lease
 

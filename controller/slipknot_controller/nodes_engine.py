@@ -163,6 +163,11 @@ class NodesEngine:
         """The nodes that are here, and what runs where."""
         return NodesView(tuple(s.info for _, s in sorted(self._sessions.items())), self._holdings)
 
+    def is_watched(self, replica_id: str) -> bool:
+        """A node that is here says that the replica's process runs."""
+        holding = self._holdings.get(replica_id)
+        return holding is not None and holding.node_id in self._sessions
+
     def joined(self, info: NodeInfo, holdings: Iterable[Holding]) -> NodeSession:
         """A node agent has connected; an earlier connection of the same node ends.
 
