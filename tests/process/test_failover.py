@@ -45,7 +45,13 @@ def etcd() -> Iterator[EtcdCluster]:
 def cluster(etcd: EtcdCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TcpCluster]:
     store = {"kind": "etcd", "endpoints": etcd.endpoints, "prefix": new_prefix()}
     directory = tmp_path_factory.mktemp("failover")
-    with TcpCluster(directory, controllers=2, nodes=1, controller_options={"store": store}) as running:
+    with TcpCluster(
+        directory,
+        controllers=2,
+        nodes=1,
+        controller_options={"store": store},
+        node_options={"num_cpus": 16},  # room for all replicas, however small this machine is
+    ) as running:
         serve.run(Says.bind())
         yield running
 
