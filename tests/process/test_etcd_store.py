@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -48,9 +49,11 @@ async def store(cluster: EtcdCluster) -> AsyncIterator[EtcdStore]:
     await store.close()
 
 
-def new_store(cluster: EtcdCluster, prefix: str = "", **options: str) -> EtcdStore:
-    """A store with a client of its own."""
-    client = EtcdClient(EtcdOptions(cluster.endpoints, **options))
+def new_store(
+    cluster: EtcdCluster, prefix: str = "", call_timeout_s: float = 20.0, **options: Any
+) -> EtcdStore:
+    """A store with a client of its own, which is patient: this machine may be busy."""
+    client = EtcdClient(EtcdOptions(cluster.endpoints, call_timeout_s=call_timeout_s, **options))
     return EtcdStore(client, prefix or new_prefix(), owns_client=True)
 
 
@@ -118,13 +121,15 @@ async def test_without_a_majority_a_change_is_refused_and_comes_after_it(
 ) -> None:
     """A change that cannot be made says so in time; when the members are back it can be made again."""
     revision = await store.compare_and_swap("a", b"1", ABSENT)
+    impatient = new_store(cluster, store._prefix, call_timeout_s=2.0)
     for number in (0, 1):
         cluster.freeze(number)
     try:
         with pytest.raises(StoreUnavailable):
-            await store.compare_and_swap("a", b"2", revision)
+            await impatient.compare_and_swap("a", b"2", revision)
     finally:
         cluster.heal()
+    await impatient.close()
     while True:  # what was asked before the freeze may still come through
         entry = await store.get("a")
         assert entry is not None
@@ -272,7 +277,7 @@ async def test_tls_with_certificates_of_both_ends(tmp_path: Path) -> None:
     files = Authority.open(tmp_path).issue(tmp_path, Role.MEMBER, hosts=["127.0.0.1"])
     arguments = [f"--cert-file={files.cert}", f"--key-file={files.key}", f"--trusted-ca-file={files.ca}"]
     with start_etcd(1, [*arguments, "--client-cert-auth"]) as cluster:
-        ours = {"ca_file": files.ca, "cert_file": files.cert, "key_file": files.key}
+        ours: dict[str, Any] = {"ca_file": files.ca, "cert_file": files.cert, "key_file": files.key}
         store = new_store(cluster, **ours)
         async with store.watch("") as changes:
             await store.compare_and_swap("a", b"1", ABSENT)

@@ -31,8 +31,6 @@ ATTEMPT_TIMEOUT_S = 0.4
 """For the first attempt at each member; doubled with every round over all members that failed."""
 MAX_ATTEMPT_TIMEOUT_S = 1.6
 MIN_ATTEMPT_TIMEOUT_S = 0.05
-CALL_TIMEOUT_S = 5.0
-"""For a call with all its attempts."""
 ROUND_PAUSE_S = 0.05
 """After a round over all members that failed."""
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
@@ -82,6 +80,8 @@ class EtcdOptions:
     """PEM of the CA that signs the members' certificates. With it, or with `cert_file`, TLS is spoken."""
     cert_file: str = ""
     key_file: str = ""
+    call_timeout_s: float = 5.0
+    """For a call with all its attempts."""
 
     @property
     def uses_tls(self) -> bool:
@@ -145,9 +145,9 @@ class EtcdClient:
             self._at = (self._at + 1) % len(self._options.endpoints)
 
     async def call(
-        self, method: Method[Message], request: Any, timeout_s: float = CALL_TIMEOUT_S
+        self, method: Method[Message], request: Any, timeout_s: float | None = None
     ) -> Answer[Message]:
-        """Make a unary call.
+        """Make a unary call; within the options' `call_timeout_s` unless told otherwise.
 
         Raises:
             StoreUnavailable: No member answered in time; the call may have taken effect.
@@ -163,7 +163,9 @@ class EtcdClient:
             answer: Message = await rpc(request, timeout=attempt_timeout_s, metadata=await self.metadata())
             return answer
 
-        return await self._until_answered(attempt, method.path, timeout_s)
+        return await self._until_answered(
+            attempt, method.path, self._options.call_timeout_s if timeout_s is None else timeout_s
+        )
 
     async def keep_alive(self, lease_id: int, timeout_s: float) -> int:
         """Renew a lease; returns the seconds that it has, 0 if it is no more. Raises as `call`.

@@ -63,7 +63,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 def etcd_store(cluster: EtcdCluster) -> EtcdStore:
     """An empty store in a cluster."""
-    return EtcdStore(EtcdClient(EtcdOptions(cluster.endpoints)), new_prefix(), owns_client=True)
+    options = EtcdOptions(cluster.endpoints, call_timeout_s=20.0)
+    return EtcdStore(EtcdClient(options), new_prefix(), owns_client=True)
 
 
 async def test_get_returns_what_was_set(store: StateStore) -> None:
@@ -146,10 +147,10 @@ async def test_watch_tells_a_slow_watcher_to_start_again(store: StateStore) -> N
         for start in range(0, count, 64):
             keys = [f"key-{number}" for number in range(start, min(start + 64, count))]
             await asyncio.gather(*(store.compare_and_swap(key, b"", ABSENT) for key in keys))
-            seen = {(await asyncio.wait_for(anext(fast), 5)).key for _ in keys}
+            seen = {(await asyncio.wait_for(anext(fast), 20)).key for _ in keys}
             assert seen == set(keys)
         with pytest.raises(WatchOverflow):
-            await asyncio.wait_for(anext(slow), 5)
+            await asyncio.wait_for(anext(slow), 20)
 
 
 async def test_watch_begins_when_the_context_is_entered(store: StateStore) -> None:
