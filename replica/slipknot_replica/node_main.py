@@ -31,8 +31,9 @@ DESCRIPTION = (
     "Run a node agent: it offers this machine to the cluster, and starts, watches and stops the replicas "
     "that the controller wants here. One a machine or container."
 )
-STOP_GRACE_S = 20.0
-"""For replicas to drain when the agent is told to end."""
+STOP_GRACE_S = 28.0
+"""For replicas when the agent is told to end: their drain (20 s by default), cleanup of what is cancelled at
+its end (2 s), destructors (5 s). WebSockets that are open then still get their close."""
 
 
 @dataclass(frozen=True, slots=True)
