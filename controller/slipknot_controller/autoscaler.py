@@ -8,7 +8,9 @@ four times; a request on its way from one to the other may be counted twice or n
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from slipknot_core.autoscaling_spec import AutoscalingSpec
 from slipknot_core.ids import DeploymentId
@@ -18,13 +20,22 @@ from slipknot_core.tasks import TaskOwner
 from .applications import Applications
 from .autoscaling import ScalingState, decide
 from .demand import Demand
+from .engine import NoRoom
 from .lifecycle import ReplicaState
 from .observed import ObservedDeployment
+from .policies import POLICY_PERIOD_S, Load, PolicyCall, PolicyOutcome, policy_answer, policy_call
 
 logger = logging.getLogger("slipknot.serve")
 
 TICK_S = 0.5
 """Between two decisions on the same deployment, if nothing hurries."""
+
+
+@dataclass(slots=True)
+class _Policy:
+    state: Mapping[str, Any] = field(default_factory=dict)
+    next_at_s: float = 0.0
+    is_asked: bool = False
 
 
 class Autoscaler:
@@ -35,6 +46,8 @@ class Autoscaler:
         applications: Where the numbers are read and changed.
         observed: Deployments by id, with the load that replicas report.
         is_ready: False while the controller does not know yet what runs.
+        evaluate: Calls a policy of the user's on a node.
+        on_news: Told of a deployment whose status has news.
     """
 
     def __init__(
@@ -42,10 +55,15 @@ class Autoscaler:
         applications: Applications,
         observed: Mapping[DeploymentId, ObservedDeployment],
         is_ready: Callable[[], bool],
+        evaluate: Callable[[PolicyCall], Awaitable[PolicyOutcome]],
+        on_news: Callable[[DeploymentId], None],
     ) -> None:
         self._applications = applications
         self._observed = observed
         self._is_ready = is_ready
+        self._evaluate = evaluate
+        self._on_news = on_news
+        self._policies: dict[DeploymentId, _Policy] = {}
         self._demand = Demand()
         self._states: dict[DeploymentId, ScalingState] = {}
         self._changing: set[DeploymentId] = set()
@@ -81,6 +99,7 @@ class Autoscaler:
             scaled = self._scaled()
             for deployment_id in self._states.keys() - scaled.keys():
                 del self._states[deployment_id]
+                self._policies.pop(deployment_id, None)
             for deployment_id, spec in scaled.items():
                 self._look(deployment_id, spec)
 
@@ -97,12 +116,62 @@ class Autoscaler:
         if spec.autoscaling is None or deployment_id in self._changing:
             return
         now_s = time.monotonic()
-        load = self._ongoing(deployment_id) + self._demand.queued(deployment_id, now_s)
+        load = Load(self._ongoing(deployment_id), self._demand.queued(deployment_id, now_s))
         state = self._states.get(deployment_id) or ScalingState()
-        decision = decide(spec.autoscaling, spec.num_replicas, load, state, now_s)
+        decision = decide(spec.autoscaling, spec.num_replicas, load.total, state, now_s)
         self._states[deployment_id] = decision.state
-        if decision.number != spec.num_replicas:
+        wakes = spec.num_replicas == 0 and load.total > 0
+        if spec.autoscaling.policy_function and not wakes:
+            self._ask_policy(deployment_id, spec, load, now_s)
+        elif decision.number != spec.num_replicas:
             self._change(deployment_id, spec.autoscaling, decision.number)
+
+    def _ask_policy(
+        self, deployment_id: DeploymentId, spec: DeploymentSpec, load: Load, now_s: float
+    ) -> None:
+        policy = self._policies.setdefault(deployment_id, _Policy())
+        observed = self._observed.get(deployment_id)
+        if policy.is_asked or now_s < policy.next_at_s or spec.autoscaling is None or observed is None:
+            return
+        running = sum(r.state is ReplicaState.RUNNING for r in observed.replicas.values())
+        call = policy_call(
+            deployment_id,
+            spec,
+            running=running,
+            load=load,
+            history=self._states[deployment_id].history,
+            policy_state=policy.state,
+            now_s=now_s,
+        )
+        policy.is_asked = True
+        self._tasks.spawn(
+            self._follow_policy(deployment_id, spec, policy, call), f"policy of {deployment_id}"
+        )
+
+    async def _follow_policy(
+        self, deployment_id: DeploymentId, spec: DeploymentSpec, policy: "_Policy", call: PolicyCall
+    ) -> None:
+        scaling, error = spec.autoscaling, ""
+        assert scaling is not None
+        try:
+            outcome = await self._evaluate(call)
+            load = self._ongoing(deployment_id) + self._demand.queued(deployment_id, time.monotonic())
+            number, policy.state = policy_answer(scaling, outcome, load)
+            await self._applications.autoscale(deployment_id, scaling, number)
+        except (NoRoom, ValueError) as caught:
+            error = f"The autoscaling policy {scaling.policy_function!r} failed:\n{caught}"
+        finally:
+            policy.is_asked, policy.next_at_s = False, time.monotonic() + POLICY_PERIOD_S
+        self._note(deployment_id, error)
+
+    def _note(self, deployment_id: DeploymentId, error: str) -> None:
+        observed = self._observed.get(deployment_id)
+        if observed is None or observed.scaling_error == error:
+            return
+        observed.scaling_error = error
+        if error:
+            logger.warning("Deployment %s: %s", deployment_id, error)
+        self._on_news(deployment_id)
 
     def _change(self, deployment_id: DeploymentId, scaling: AutoscalingSpec, number: int) -> None:
         self._changing.add(deployment_id)

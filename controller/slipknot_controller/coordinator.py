@@ -98,7 +98,8 @@ class Coordinator:
         self._address = address
         self._allow_pickle = allow_pickle
         self._observed: dict[DeploymentId, ObservedDeployment] = {}
-        self.autoscaler = Autoscaler(self.applications, self._observed, lambda: self._recovery is None)
+        evaluate, is_ready = self.engine.evaluate, lambda: self._recovery is None
+        self.autoscaler = Autoscaler(self.applications, self._observed, is_ready, evaluate, self._changed)
         self._owners: dict[str, DeploymentId] = {}
         self._leases = Leases()
         self._proxies: dict[str, discovery_pb2.ProxyInfo] = {}

@@ -10,6 +10,7 @@ from typing import Protocol
 from slipknot_core.spec import ApplicationSpec, ReplicaLaunch
 
 from .desired import Build
+from .policies import PolicyCall, PolicyOutcome
 
 
 class NoRoom(Exception):
@@ -81,5 +82,13 @@ class Engine(Protocol):
         Raises:
             NoRoom: There is no place to build.
             BuildInterrupted: The place was lost.
+        """
+        ...
+
+    async def evaluate(self, call: PolicyCall) -> PolicyOutcome:
+        """Call an autoscaling policy where its code can run.
+
+        Raises:
+            NoRoom: There is no place for it.
         """
         ...

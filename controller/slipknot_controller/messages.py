@@ -143,7 +143,7 @@ def _deployment_status(
         name=spec.name,
         status=observed.status.value,
         status_trigger=observed.trigger,
-        message=observed.message,
+        message="\n".join(filter(None, (observed.message, observed.scaling_error))),
         replica_states=states,
         target_num_replicas=spec.num_replicas,
         replicas=[_replica_status(replica, holdings.get(replica.replica_id)) for replica in replicas],

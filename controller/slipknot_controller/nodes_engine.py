@@ -14,6 +14,7 @@ from .desired import Build
 from .engine import BuildInterrupted, EngineListener, NoRoom
 from .outbox import Outbox
 from .placement import Holding, NodeOffer, NoPlace, Wanted, place
+from .policies import PolicyCall, PolicyOutcome
 
 logger = logging.getLogger("slipknot.serve")
 
@@ -53,7 +54,15 @@ class BuildCommand:
     timeout_s: float
 
 
-Command = StartCommand | StopCommand | BuildCommand
+@dataclass(frozen=True, slots=True)
+class PolicyCommand:
+    """Evaluate an autoscaling policy in a throw-away process."""
+
+    evaluation_id: str
+    call: PolicyCall
+
+
+Command = StartCommand | StopCommand | BuildCommand | PolicyCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +93,7 @@ class NodeSession:
     heard_at_s: float = field(default_factory=time.monotonic)
     outbox: Outbox[Command] = field(default_factory=Outbox)
     builds: dict[str, asyncio.Future[ApplicationSpec | str]] = field(default_factory=dict)
+    evaluations: dict[str, asyncio.Future[PolicyOutcome]] = field(default_factory=dict)
 
 
 class NodesEngine:
@@ -157,6 +167,20 @@ class NodesEngine:
         finally:
             session.builds.pop(build_id, None)
 
+    async def evaluate(self, call: PolicyCall) -> PolicyOutcome:
+        """As `Engine.evaluate`."""
+        session = self._builder()
+        evaluation_id = short_id()
+        outcome: asyncio.Future[PolicyOutcome] = asyncio.get_running_loop().create_future()
+        session.evaluations[evaluation_id] = outcome
+        session.outbox.put(PolicyCommand(evaluation_id, call))
+        try:
+            return await asyncio.wait_for(outcome, call.timeout_s + BUILD_SLACK_S)
+        except TimeoutError:
+            return PolicyOutcome(error=f"The policy did not answer within {call.timeout_s:g} s.")
+        finally:
+            session.evaluations.pop(evaluation_id, None)
+
     # For the service that node agents speak to.
 
     def view(self) -> NodesView:
@@ -220,6 +244,12 @@ class NodesEngine:
         if waiting is not None and not waiting.done():
             waiting.set_result(outcome)
 
+    def policy_evaluated(self, session: NodeSession, evaluation_id: str, outcome: PolicyOutcome) -> None:
+        """A node agent has evaluated a policy, or has failed to; ignored if nobody waits any more."""
+        waiting = session.evaluations.get(evaluation_id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(outcome)
+
     def close(self) -> None:
         """End all connections; calling it twice is fine."""
         for absence in self._absences.values():
@@ -234,6 +264,9 @@ class NodesEngine:
         for waiting in session.builds.values():
             if not waiting.done():
                 waiting.set_exception(BuildInterrupted(f"node {session.info.node_id} left"))
+        for evaluation in session.evaluations.values():
+            if not evaluation.done():
+                evaluation.set_result(PolicyOutcome(error=f"Node {session.info.node_id} left."))
 
     def _give_up_node(self, node_id: str) -> None:
         self._absences.pop(node_id, None)

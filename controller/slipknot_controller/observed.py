@@ -162,6 +162,8 @@ class ObservedDeployment:
     status: DeploymentStatus = DeploymentStatus.UPDATING
     trigger: str = ""
     message: str = ""
+    scaling_error: str = ""
+    """Why the autoscaling policy could not decide last time."""
     departed: Departed = field(default_factory=Departed)
     """Replicas that have exited or were given up; one that registers all the same is not taken back."""
 
@@ -182,7 +184,7 @@ class ObservedDeployment:
                 for r in self.replicas.values()
             )
         self.failed_starts = self.early_crashes = 0
-        self.last_error = self.reconfigure_error = ""
+        self.last_error = self.reconfigure_error = self.scaling_error = ""
         self.retry_at_s = 0.0
         self.must_pass_check = False
         self.young_losses = 0

@@ -21,9 +21,18 @@ from .coordinator import Coordinator
 from .identities import Incarnations
 from .leases import DrainOrder, Lease, Order, ProveAliveOrder
 from .lifecycle import ReplicaState
-from .nodes_engine import BuildCommand, Command, NodeInfo, NodeSession, StartCommand, StopCommand
+from .nodes_engine import (
+    BuildCommand,
+    Command,
+    NodeInfo,
+    NodeSession,
+    PolicyCommand,
+    StartCommand,
+    StopCommand,
+)
 from .observed import ObservedDeployment, Registration
 from .placement import Holding, NodeOffer
+from .policies import PolicyOutcome
 from .seat import Seat
 
 HELLO_TIMEOUT_S = 10.0
@@ -163,6 +172,10 @@ async def _read_node(
                 result = request.build_result
                 outcome = result.error or ApplicationSpec.from_proto(result.application)
                 engine.build_finished(session, result.build_id, outcome)
+            case "policy_result":
+                answer = request.policy_result
+                evaluated = PolicyOutcome(answer.result_json, answer.error)
+                engine.policy_evaluated(session, answer.evaluation_id, evaluated)
             case kind:
                 raise ProtocolError(f"a node sent {kind or 'an empty message'} where it reports")
 
@@ -243,6 +256,17 @@ def _command_message(command: Command) -> registry_pb2.JoinNodeResponse:
         case StopCommand(replica_id, grace_s):
             stop = registry_pb2.StopReplica(replica_id=replica_id, grace_s=grace_s)
             return registry_pb2.JoinNodeResponse(stop_replica=stop)
+        case PolicyCommand(evaluation_id, call):
+            evaluate = registry_pb2.EvaluatePolicy(
+                evaluation_id=evaluation_id,
+                policy_function=call.policy_function,
+                kwargs_json=call.kwargs_json,
+                context_json=call.context_json,
+                source=call.source.to_proto(),
+                python_path=call.python_path,
+                timeout_s=call.timeout_s,
+            )
+            return registry_pb2.JoinNodeResponse(evaluate_policy=evaluate)
         case BuildCommand(build_id, name, build, timeout_s):
             message = registry_pb2.BuildApplication(
                 build_id=build_id,

@@ -62,6 +62,9 @@ class Machine(Protocol):
     async def build(self, command: registry_pb2.BuildApplication) -> registry_pb2.BuildResult:
         """Build an application."""
 
+    async def evaluate(self, command: registry_pb2.EvaluatePolicy) -> registry_pb2.PolicyResult:
+        """Call an autoscaling policy."""
+
 
 class NodeSession:
     """Keeps one node joined. `repr` tells the node."""
@@ -202,8 +205,13 @@ class NodeSession:
                 self._machine.stop_replica(response.stop_replica.replica_id, response.stop_replica.grace_s)
             case "build_application":
                 self._tasks.spawn(self._build(response.build_application), "build")
+            case "evaluate_policy":
+                self._tasks.spawn(self._evaluate(response.evaluate_policy), "evaluate policy")
             case _:
                 pass
+
+    async def _evaluate(self, command: registry_pb2.EvaluatePolicy) -> None:
+        self._put(Request(policy_result=await self._machine.evaluate(command)))
 
     async def _build(self, command: registry_pb2.BuildApplication) -> None:
         self._put(Request(build_result=await self._machine.build(command)))

@@ -34,6 +34,8 @@ TAIL_BYTES = 8 * 1024
 
 LAST_WORDS_S = 0.2
 """Between the end of a process and the end of its output."""
+BUILD_TIMEOUT_S = 60.0
+"""For a build whose command does not say."""
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
@@ -232,6 +234,20 @@ class ProcessMachine:
                 build_id=command.build_id, error=f"The builder could not be started: {error}"
             )
 
+    async def evaluate(self, command: registry_pb2.EvaluatePolicy) -> registry_pb2.PolicyResult:
+        """Call an autoscaling policy in a child of its own."""
+        data, error = b"", "The policy's process ended without a result; see the log."
+        source = ImportSource.from_proto(command.source)
+        try:
+            data = await self._in_child("policy", command.SerializeToString(), source, command.timeout_s)
+        except TimeoutError:
+            error = f"The policy did not answer within {command.timeout_s:g} s."
+        except (OSError, ArchiveError) as caught:
+            error = f"The policy's process could not be started: {caught}"
+        if not data:
+            return registry_pb2.PolicyResult(evaluation_id=command.evaluation_id, error=error)
+        return registry_pb2.PolicyResult.FromString(data)
+
     async def stop(self, grace_s: float) -> None:
         """End all, and start none any more."""
         self._is_stopping = True
@@ -246,15 +262,35 @@ class ProcessMachine:
     async def _build(
         self, command: registry_pb2.BuildApplication, source: ImportSource
     ) -> registry_pb2.BuildResult:
+        timeout_s = command.timeout_s or BUILD_TIMEOUT_S
+        try:
+            data = await self._in_child("build", command.SerializeToString(), source, timeout_s)
+        except TimeoutError:
+            return registry_pb2.BuildResult(
+                build_id=command.build_id, error=f"The build did not end within {timeout_s:g} s."
+            )
+        if not data:
+            return registry_pb2.BuildResult(
+                build_id=command.build_id, error="The builder process ended without a result; see the log."
+            )
+        return registry_pb2.BuildResult.FromString(data)
+
+    async def _in_child(self, kind: str, command: bytes, source: ImportSource, timeout_s: float) -> bytes:
+        """Have a child read a command and write its result; it is killed at the end of its time.
+
+        Raises:
+            ArchiveError, OSError: It could not be started.
+            TimeoutError: It took longer.
+        """
         variables = self._here.variables(source)
         directory = await self._directory(source)
         read_fd, write_fd = os.pipe()
         lifeline = Lifeline()
         try:
-            with _file_of(command.SerializeToString()) as file:
+            with _file_of(command) as file:
                 fds = [file.fileno(), write_fd, lifeline.child_fd]
                 pid, _ = await self._supervisor.fork(
-                    "build", fds, variables, directory, is_code=bool(source.archive)
+                    kind, fds, variables, directory, is_code=bool(source.archive)
                 )
         except BaseException:
             os.close(read_fd)
@@ -266,20 +302,12 @@ class ProcessMachine:
         if self._early.pop(pid, None) is None:
             self._builders.add(pid)
         try:
-            data = await asyncio.wait_for(asyncio.to_thread(_read_all, read_fd), command.timeout_s or 60.0)
+            return await asyncio.wait_for(asyncio.to_thread(_read_all, read_fd), timeout_s)
         except TimeoutError:
             _kill_group(pid)
-            return registry_pb2.BuildResult(
-                build_id=command.build_id, error=f"The build did not end within {command.timeout_s:g} s."
-            )
+            raise
         finally:
             lifeline.cut()
-        if not data:
-            return registry_pb2.BuildResult(
-                build_id=command.build_id,
-                error=f"The builder process {pid} ended without a result; see the log.",
-            )
-        return registry_pb2.BuildResult.FromString(data)
 
     async def _start(self, launch: ReplicaLaunch) -> None:
         replica_id, held = launch.replica_id, self._held[launch.replica_id]

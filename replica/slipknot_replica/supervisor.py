@@ -10,7 +10,7 @@ builders. It is small on purpose, since all depends on it:
 Wire: one JSON object in each message of a SOCK_SEQPACKET pair.
     from the agent   {"kind": "replica", "id": …, "env": {…}, "directory": …, "is_code": …, "note": …}
                      with the descriptor input
-                     {"kind": "build", …} with the descriptors input, result, lifeline
+                     {"kind": "build" or "policy", …} with the descriptors input, result, lifeline
                      {"kind": "ready"}
     to the agent     {"id": …, "pid": …} with the read ends of stdout and stderr of a replica,
                      then {"pid": …, "status": exit code, negative for a signal}
@@ -31,10 +31,12 @@ from typing import Any, NoReturn
 
 from slipknot_core.lifeline import Lifeline, follow
 
-from .zygote import HANDLED, be_builder, be_child, be_replica, forget_signals, settle, warm_up
+from .zygote import HANDLED, be_builder, be_child, be_policy, be_replica, forget_signals, settle, warm_up
 
 MAX_MESSAGE_BYTES = 128 * 1024
 MAX_FDS = 3
+_THROWN_AWAY = {"build": be_builder, "policy": be_policy}
+"""What children do that end with a result, by the kind of the request."""
 STABLE_AFTER_S = 5.0
 """An agent that lived so long is followed at once."""
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
@@ -294,7 +296,7 @@ class Supervisor:
                 self._note_ready()
                 continue
             try:
-                if request["kind"] == "build":
+                if request["kind"] in _THROWN_AWAY:
                     self._fork_builder(request, fds)
                 else:
                     self._fork_replica(request, fds[0])
@@ -347,7 +349,7 @@ class Supervisor:
             def work() -> None:
                 self._be_own_process(lifeline_fd)
                 settle(request["env"], request["directory"], is_code=request["is_code"])
-                be_builder(input_fd, result_fd)
+                _THROWN_AWAY[request["kind"]](input_fd, result_fd)
 
             be_child(work)
         self._send({"id": request["id"], "pid": pid})

@@ -57,6 +57,13 @@ def be_builder(input_fd: int, result_fd: int) -> None:
     build_from_fds(input_fd, result_fd)
 
 
+def be_policy(input_fd: int, result_fd: int) -> None:
+    """Evaluate the autoscaling policy of the command that the file holds."""
+    from .policy import evaluate_from_fds
+
+    evaluate_from_fds(input_fd, result_fd)
+
+
 def be_child(work: Callable[[], None]) -> None:
     """Do a forked child's work and exit, whatever happens; never returns."""
     exit_code = 1

@@ -21,7 +21,7 @@ def import_application(source: ImportSource) -> Application:
         ImportError: There is no such directory, module or attribute. What the user's code raises passes
             unchanged.
     """
-    _use_directory(source.working_dir)
+    use_directory(source.working_dir)
     return build(import_attribute(source.import_path), source.args, source.import_path)
 
 
@@ -104,7 +104,12 @@ def _as_annotated(builder: Any, parameter: str, args: Mapping[str, Any], path: s
         raise ValueError(f"arguments of the builder {path!r}:\n{explain(error, prefix='args')}") from None
 
 
-def _use_directory(directory: str) -> None:
+def use_directory(directory: str) -> None:
+    """Import modules from a directory first; an empty one changes nothing.
+
+    Raises:
+        ImportError: There is no such directory.
+    """
     if not directory:
         return
     if not os.path.isdir(directory):

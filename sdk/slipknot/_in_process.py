@@ -20,6 +20,7 @@ from slipknot_replica.builder import build
 from slipknot_replica.lifecycle import ReplicaLifecycle
 from slipknot_replica.loading import load_user_code
 from slipknot_replica.node_session import NodeSession, held_by
+from slipknot_replica.policy import evaluate
 
 from ._cluster_options import ClusterOptions
 from ._connection import Connection
@@ -172,6 +173,10 @@ class InProcessNode:
     async def build(self, command: registry_pb2.BuildApplication) -> registry_pb2.BuildResult:
         """Build an application in a thread."""
         return await asyncio.to_thread(build, command)
+
+    async def evaluate(self, command: registry_pb2.EvaluatePolicy) -> registry_pb2.PolicyResult:
+        """Call an autoscaling policy in a thread."""
+        return await asyncio.to_thread(evaluate, command)
 
     async def _run(self, replica_id: str, lifecycle: ReplicaLifecycle) -> None:
         exit_code = 1

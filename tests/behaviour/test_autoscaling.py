@@ -13,6 +13,7 @@ from tests.support.journal import Gate, Journal
 from tests.support.load import Load
 
 from .conftest import RunningCluster, ServeApp
+from .test_rolling_updates import Says, scale
 
 MakeGate = Callable[..., Gate]
 
@@ -126,7 +127,7 @@ def test_no_request_fails_while_replicas_come_and_go(serve_app: ServeApp) -> Non
 
     app = serve_app(Brief.bind())
     counts = set()
-    for _ in range(3):
+    for _ in range(2):
         with Load(app.url, clients=6) as load:
             load.wait_for_more(30)
             counts.add(deployment().target_num_replicas)
@@ -153,8 +154,6 @@ def test_a_redeploy_keeps_the_number_within_the_new_bounds(
 
 
 def test_scaling_by_hand_is_refused(serve_app: ServeApp) -> None:
-    from .test_rolling_updates import Says, scale
-
     serve_app(Says.options(num_replicas="auto").bind("x"))
     with pytest.raises(Exception, match="autoscaling decides"):
         scale("Says", 2)
@@ -173,3 +172,27 @@ def test_a_version_that_cannot_start_from_zero_fails_the_requests(serve_app: Ser
     app = serve_app(Broken.bind())
     assert app.client.get("/").status_code == 503
     assert application().status == "DEPLOY_FAILED"
+
+
+def test_a_policy_of_the_users_decides(serve_app: ServeApp) -> None:
+    """It is called on a node with what it needs to know, keeps a state, and is clipped to the bounds."""
+    app = serve_app(
+        Says.options(autoscaling_config=QUICK | {"policy": policy("one_more", up_to=5)}).bind("x")
+    )
+    wait_until(lambda: settled(3))  # the most that is allowed
+    assert app.client.get("/").text == "x"
+    assert deployment().message == ""
+
+
+@pytest.mark.parametrize("name", ["broken", "missing"])
+def test_a_policy_that_fails_changes_nothing(serve_app: ServeApp, name: str) -> None:
+    """And the status says why."""
+    serve_app(Says.options(autoscaling_config=QUICK | {"policy": policy(name)}).bind("x"))
+    found = wait_until(lambda: deployment().message and deployment())
+    assert (found.status, found.target_num_replicas) == ("HEALTHY", 1)
+    expected = {"broken": "ZeroDivisionError", "missing": "no attribute"}
+    assert "Traceback" in found.message and expected[name] in found.message
+
+
+def policy(name: str, **kwargs: Any) -> dict[str, Any]:
+    return {"policy_function": f"tests.behaviour.scaling_policies:{name}", "policy_kwargs": kwargs}

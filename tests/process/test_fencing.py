@@ -84,6 +84,9 @@ class Machine:
     async def build(self, command: registry_pb2.BuildApplication) -> registry_pb2.BuildResult:
         raise AssertionError
 
+    async def evaluate(self, command: registry_pb2.EvaluatePolicy) -> registry_pb2.PolicyResult:
+        raise AssertionError
+
 
 def welcome(epoch: int) -> registry_pb2.JoinNodeResponse:
     return registry_pb2.JoinNodeResponse(epoch=epoch, welcome=registry_pb2.NodeWelcome(epoch=epoch))

@@ -157,16 +157,18 @@ class DrainReplica(_message.Message):
     def __init__(self, timeout_s: _Optional[float] = ...) -> None: ...
 
 class JoinNodeRequest(_message.Message):
-    __slots__ = ("hello", "replica_exited", "build_result", "alive")
+    __slots__ = ("hello", "replica_exited", "build_result", "alive", "policy_result")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     REPLICA_EXITED_FIELD_NUMBER: _ClassVar[int]
     BUILD_RESULT_FIELD_NUMBER: _ClassVar[int]
     ALIVE_FIELD_NUMBER: _ClassVar[int]
+    POLICY_RESULT_FIELD_NUMBER: _ClassVar[int]
     hello: NodeHello
     replica_exited: ReplicaExited
     build_result: BuildResult
     alive: NodeAlive
-    def __init__(self, hello: _Optional[_Union[NodeHello, _Mapping]] = ..., replica_exited: _Optional[_Union[ReplicaExited, _Mapping]] = ..., build_result: _Optional[_Union[BuildResult, _Mapping]] = ..., alive: _Optional[_Union[NodeAlive, _Mapping]] = ...) -> None: ...
+    policy_result: PolicyResult
+    def __init__(self, hello: _Optional[_Union[NodeHello, _Mapping]] = ..., replica_exited: _Optional[_Union[ReplicaExited, _Mapping]] = ..., build_result: _Optional[_Union[BuildResult, _Mapping]] = ..., alive: _Optional[_Union[NodeAlive, _Mapping]] = ..., policy_result: _Optional[_Union[PolicyResult, _Mapping]] = ...) -> None: ...
 
 class NodeHello(_message.Message):
     __slots__ = ("node_id", "hostname", "pid", "num_cpus", "memory_bytes", "replica_ids", "labels", "incarnation", "seen_epoch", "admin_address", "gpu_ids", "custom_resources", "replicas")
@@ -267,18 +269,20 @@ class BuildResult(_message.Message):
     def __init__(self, build_id: _Optional[str] = ..., application: _Optional[_Union[_spec_pb2.ApplicationSpec, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
 
 class JoinNodeResponse(_message.Message):
-    __slots__ = ("epoch", "welcome", "start_replica", "stop_replica", "build_application")
+    __slots__ = ("epoch", "welcome", "start_replica", "stop_replica", "build_application", "evaluate_policy")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     START_REPLICA_FIELD_NUMBER: _ClassVar[int]
     STOP_REPLICA_FIELD_NUMBER: _ClassVar[int]
     BUILD_APPLICATION_FIELD_NUMBER: _ClassVar[int]
+    EVALUATE_POLICY_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     welcome: NodeWelcome
     start_replica: StartReplica
     stop_replica: StopReplica
     build_application: BuildApplication
-    def __init__(self, epoch: _Optional[int] = ..., welcome: _Optional[_Union[NodeWelcome, _Mapping]] = ..., start_replica: _Optional[_Union[StartReplica, _Mapping]] = ..., stop_replica: _Optional[_Union[StopReplica, _Mapping]] = ..., build_application: _Optional[_Union[BuildApplication, _Mapping]] = ...) -> None: ...
+    evaluate_policy: EvaluatePolicy
+    def __init__(self, epoch: _Optional[int] = ..., welcome: _Optional[_Union[NodeWelcome, _Mapping]] = ..., start_replica: _Optional[_Union[StartReplica, _Mapping]] = ..., stop_replica: _Optional[_Union[StopReplica, _Mapping]] = ..., build_application: _Optional[_Union[BuildApplication, _Mapping]] = ..., evaluate_policy: _Optional[_Union[EvaluatePolicy, _Mapping]] = ...) -> None: ...
 
 class NodeWelcome(_message.Message):
     __slots__ = ("epoch",)
@@ -317,3 +321,31 @@ class BuildApplication(_message.Message):
     overrides_json: str
     timeout_s: float
     def __init__(self, build_id: _Optional[str] = ..., name: _Optional[str] = ..., route_prefix: _Optional[str] = ..., has_route_prefix: _Optional[bool] = ..., source: _Optional[_Union[_spec_pb2.ImportSource, _Mapping]] = ..., overrides_json: _Optional[str] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+
+class EvaluatePolicy(_message.Message):
+    __slots__ = ("evaluation_id", "policy_function", "kwargs_json", "context_json", "source", "python_path", "timeout_s")
+    EVALUATION_ID_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    KWARGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_JSON_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PYTHON_PATH_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    evaluation_id: str
+    policy_function: str
+    kwargs_json: str
+    context_json: str
+    source: _spec_pb2.ImportSource
+    python_path: _containers.RepeatedScalarFieldContainer[str]
+    timeout_s: float
+    def __init__(self, evaluation_id: _Optional[str] = ..., policy_function: _Optional[str] = ..., kwargs_json: _Optional[str] = ..., context_json: _Optional[str] = ..., source: _Optional[_Union[_spec_pb2.ImportSource, _Mapping]] = ..., python_path: _Optional[_Iterable[str]] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+
+class PolicyResult(_message.Message):
+    __slots__ = ("evaluation_id", "result_json", "error")
+    EVALUATION_ID_FIELD_NUMBER: _ClassVar[int]
+    RESULT_JSON_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    evaluation_id: str
+    result_json: str
+    error: str
+    def __init__(self, evaluation_id: _Optional[str] = ..., result_json: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...

@@ -11,11 +11,14 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from .._import_path import split_import_path
 from .._names import checked_route_prefix
+from ._autoscaling import AutoscalingContext
 
 __all__ = [
     "AggregationFunction",
     "AutoscalingConfig",
+    "AutoscalingContext",
     "AutoscalingPolicy",
     "BackpressureConfig",
     "EncodingType",
@@ -189,6 +192,17 @@ class AutoscalingPolicy(BaseModel):
     @classmethod
     def _as_import_path(cls, value: Any) -> Any:
         return f"{value.__module__}:{value.__qualname__}" if callable(value) else value
+
+    @field_validator("policy_function")
+    @classmethod
+    def _check_import_path(cls, value: str) -> str:
+        module, _ = split_import_path(value)
+        if module == "__main__":
+            raise ValueError(
+                f"policy_function {value!r} is defined in the script itself; put it into a module that the "
+                "nodes can import"
+            )
+        return value
 
 
 class AutoscalingConfig(BaseModel):
