@@ -35,6 +35,7 @@ from .exchange import ServerExchange
 from .http_exchange import HttpExchange
 from .method_exchange import MethodExchange
 from .metrics import Counters
+from .queue_desk import QueueDesk
 from .server_stream import MAX_CALLER_CHAIN, Reason, ServerStream
 from .server_wire import CallWire, SessionWire
 from .user_code import UserCode
@@ -100,6 +101,7 @@ class ReplicaServer:
         self.access_log_enabled = access_log
         self.origin = f"replica:{self.deployment_id}#{launch.replica_id.rpartition('#')[2]}"
         self.tasks = TaskOwner(f"replica {launch.replica_id}")
+        self.queue_desk = QueueDesk(self.tasks)
         self.on_state: Callable[[ReplicaState], None] = lambda state: None
         self.on_load: Callable[[], None] = lambda: None
         self._wires: set[CallWire | SessionWire] = set()
@@ -303,6 +305,9 @@ class _Servicer(replica_pb2_grpc.ReplicaServiceServicer):
 
     async def Session(self, _requests: Any, context: Any) -> None:
         await self._replica.serve(SessionWire(self._replica, context))
+
+    async def ShareQueue(self, _requests: Any, context: Any) -> None:
+        await self._replica.queue_desk.serve(context)
 
     async def GetReplicaInfo(self, _request: Any, _context: Any) -> replica_pb2.GetReplicaInfoResponse:
         return self._replica.info()

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -162,7 +163,10 @@ def test_behind_a_balancer_with_keepalive_nobody_sees_one_of_two_proxies_end(
 ) -> None:
     if not is_installed(name):
         pytest.skip(f"{name} is not installed (Debian: apt-get install nginx-light haproxy)")
-    options = {"lame_duck_s": 2.0 * UPSTREAM_IDLE_S, "keep_alive_timeout_s": 4.0 * UPSTREAM_IDLE_S}
+    options: dict[str, Any] = {
+        "lame_duck_s": 2.0 * UPSTREAM_IDLE_S,
+        "keep_alive_timeout_s": 4.0 * UPSTREAM_IDLE_S,
+    }
     with (
         ExtraProxy(**options) as first,
         ExtraProxy(**options) as second,

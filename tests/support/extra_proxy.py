@@ -15,7 +15,9 @@ WAIT_S = 20.0
 class ExtraProxy:
     """A proxy process that serves the cluster of this process. Use as a context manager."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, prefix: str = "/", **options: Any) -> None:
+        self.prefix = prefix
+        """Where the application under test is; a note for the test."""
         read_fd, write_fd = os.pipe()
         config = {
             "controller_address": _connection.current().dispatcher.controller_address,

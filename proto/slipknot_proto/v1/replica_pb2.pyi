@@ -365,3 +365,27 @@ class GetReplicaInfoResponse(_message.Message):
     completed_after_cancel_count: int
     pid: int
     def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment_name: _Optional[str] = ..., state: _Optional[str] = ..., ongoing: _Optional[int] = ..., max_ongoing: _Optional[int] = ..., waiting: _Optional[int] = ..., completed_count: _Optional[int] = ..., cancelled_count: _Optional[int] = ..., completed_after_cancel_count: _Optional[int] = ..., pid: _Optional[int] = ...) -> None: ...
+
+class ShareQueueRequest(_message.Message):
+    __slots__ = ("declared", "given_back", "wanted", "bound")
+    DECLARED_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_BACK_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    BOUND_FIELD_NUMBER: _ClassVar[int]
+    declared: int
+    given_back: int
+    wanted: int
+    bound: int
+    def __init__(self, declared: _Optional[int] = ..., given_back: _Optional[int] = ..., wanted: _Optional[int] = ..., bound: _Optional[int] = ...) -> None: ...
+
+class ShareQueueResponse(_message.Message):
+    __slots__ = ("granted", "ask_back", "unmet", "callers")
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
+    ASK_BACK_FIELD_NUMBER: _ClassVar[int]
+    UNMET_FIELD_NUMBER: _ClassVar[int]
+    CALLERS_FIELD_NUMBER: _ClassVar[int]
+    granted: int
+    ask_back: int
+    unmet: int
+    callers: int
+    def __init__(self, granted: _Optional[int] = ..., ask_back: _Optional[int] = ..., unmet: _Optional[int] = ..., callers: _Optional[int] = ...) -> None: ...

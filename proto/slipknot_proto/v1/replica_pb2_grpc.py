@@ -45,6 +45,11 @@ class ReplicaServiceStub:
                 request_serializer=slipknot_dot_v1_dot_replica__pb2.SessionRequest.SerializeToString,
                 response_deserializer=slipknot_dot_v1_dot_replica__pb2.SessionResponse.FromString,
                 _registered_method=True)
+        self.ShareQueue = channel.stream_stream(
+                '/slipknot.v1.ReplicaService/ShareQueue',
+                request_serializer=slipknot_dot_v1_dot_replica__pb2.ShareQueueRequest.SerializeToString,
+                response_deserializer=slipknot_dot_v1_dot_replica__pb2.ShareQueueResponse.FromString,
+                _registered_method=True)
         self.GetReplicaInfo = channel.unary_unary(
                 '/slipknot.v1.ReplicaService/GetReplicaInfo',
                 request_serializer=slipknot_dot_v1_dot_replica__pb2.GetReplicaInfoRequest.SerializeToString,
@@ -73,6 +78,14 @@ class ReplicaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ShareQueue(self, request_iterator, context):
+        """Share the deployment's queue (max_queued_requests) among its callers. The replica with the smallest id in the snapshot
+        keeps the account; the end of the stream closes the caller's. A replica without it: each caller counts for itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetReplicaInfo(self, request, context):
         """Tell what this replica is and does right now; for debugging with grpcurl.
         """
@@ -92,6 +105,11 @@ def add_ReplicaServiceServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=slipknot_dot_v1_dot_replica__pb2.SessionRequest.FromString,
                     response_serializer=slipknot_dot_v1_dot_replica__pb2.SessionResponse.SerializeToString,
+            ),
+            'ShareQueue': grpc.stream_stream_rpc_method_handler(
+                    servicer.ShareQueue,
+                    request_deserializer=slipknot_dot_v1_dot_replica__pb2.ShareQueueRequest.FromString,
+                    response_serializer=slipknot_dot_v1_dot_replica__pb2.ShareQueueResponse.SerializeToString,
             ),
             'GetReplicaInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReplicaInfo,
@@ -154,6 +172,33 @@ class ReplicaService:
             '/slipknot.v1.ReplicaService/Session',
             slipknot_dot_v1_dot_replica__pb2.SessionRequest.SerializeToString,
             slipknot_dot_v1_dot_replica__pb2.SessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShareQueue(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/slipknot.v1.ReplicaService/ShareQueue',
+            slipknot_dot_v1_dot_replica__pb2.ShareQueueRequest.SerializeToString,
+            slipknot_dot_v1_dot_replica__pb2.ShareQueueResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,6 +16,7 @@ from ..rpc.credentials import Credentials
 from ..settings import rpc_settings
 from ..tasks import TaskOwner
 from .session import Session
+from .share_link import ShareLink
 from .silence import is_silent
 from .snapshot import ReplicaRoute
 from .stream import CallStream, Stream
@@ -132,6 +133,10 @@ class Replica:
             asyncio.get_running_loop().call_soon(self._on_free)
         else:
             self._on_free()
+
+    def share_queue(self, waiting: int, on_news: Callable[[], None]) -> ShareLink:
+        """Have the replica keep the account of the deployment's queue, in which `waiting` of ours are."""
+        return ShareLink(self._stub.ShareQueue(metadata=self._metadata), self._tasks, waiting, on_news)
 
     def has_changed_carrier(self) -> bool:
         """It was found just now that it knows no sessions: what was sent in one can be sent again at once."""

@@ -32,6 +32,7 @@ from .exchange import Exchange, Seat
 from .metrics import RouterCounts
 from .replica import FIRST_LOST_AVOID_S, Replica
 from .retry import RetryBudget, may_repeat
+from .share_link import ShareLink
 from .silence import prefer_answering
 from .snapshot import DeploymentRoute
 from .stream import Stream
@@ -45,6 +46,12 @@ BUSY_BACKOFF_S = 0.025
 """First pause after a refusal without a ticket; doubles up to `MAX_BUSY_BACKOFF_S`."""
 
 MAX_BUSY_BACKOFF_S = 0.5
+
+LOST_LINK_S = 0.5
+"""The account of the queue is opened again after this; until then each caller has the whole bound."""
+
+UNKNOWN_LINK_S = 30.0
+"""The same where the replica keeps no such accounts."""
 
 Reason = replica_pb2.Refused.Reason
 _REASON_NAMES = {number: name.removeprefix("REASON_") for name, number in Reason.items()}
@@ -74,6 +81,10 @@ class Router:
         self._timer: asyncio.TimerHandle | None = None
         self._is_assigning = False
         self._retries = RetryBudget()
+        self._link: ShareLink | None = None
+        self._keeper: Replica | None = None
+        self._lost_keeper: Replica | None = None
+        self._link_again_s = 0.0
 
     def __repr__(self) -> str:
         counts = f"{len(self._replicas)} replicas, {self.ongoing} ongoing, {len(self._waiting)} queued"
@@ -126,6 +137,7 @@ class Router:
             if known is not None:
                 self._retire(known)
             self._replicas[replica_id] = Replica(replica_route, self._credentials, self._assign)
+        self._check_link()
         if route.unavailable:
             self._fail_all(
                 DeploymentUnavailableError(
@@ -139,12 +151,15 @@ class Router:
         self._route = None
         while self._replicas:
             self._retire(self._replicas.popitem()[1])
+        self._check_link()
         self._fail_all(error)
 
     async def close(self) -> None:
         """End everything."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._link is not None:
+            self._link.close()
         self._fail_all(DeploymentUnavailableError("this process is shutting down"))
         await asyncio.gather(*(replica.close() for replica in (*self._replicas.values(), *self._retired)))
         self._replicas.clear()
@@ -195,6 +210,7 @@ class Router:
     def on_closed(self, exchange: Exchange) -> None:
         """Forget a queued exchange that was cancelled or has failed."""
         self._waiting.pop(exchange, None)
+        self._count_waiting()
 
     # --- inside -------------------------------------------------------------------------------------
 
@@ -224,6 +240,7 @@ class Router:
                 exchange.start(replica.take(alone=exchange.is_large), replica)
         finally:
             self._is_assigning = False
+            self._count_waiting()
 
     def _candidates(self, now_s: float) -> tuple[Replica, ...]:
         """The replicas worth asking: one that keeps a ticket for each exchange that waits calls us itself."""
@@ -241,6 +258,7 @@ class Router:
         if self._waiting:
             exchange, _ = self._waiting.popitem(last=False)
             exchange.start(stream, replica)
+            self._count_waiting()
         else:
             replica.decline(stream)
 
@@ -272,10 +290,44 @@ class Router:
             if route is not None and route.max_queued_requests >= 0
             else MAX_QUEUED_REQUESTS
         )
-        while len(self._waiting) > bound:
+        link = self._share(bound)
+        limit = bound if link is None else link.limit(len(self._waiting), bound)
+        while len(self._waiting) > limit:
             self.counts.dropped += 1
             newest = next(reversed(self._waiting))
             newest.fail(self._backpressure(bound))
+        if link is not None:
+            link.settle(len(self._waiting))
+
+    def _share(self, bound: int) -> ShareLink | None:
+        """The link to the keeper of the queue's account; None while there is none, or no need for it."""
+        self._check_link()
+        is_needed = self._waiting and self._replicas and bound < MAX_QUEUED_REQUESTS
+        if self._link is None and is_needed:
+            # All callers have the same snapshot, or soon will: they agree on this one.
+            keeper = self._replicas[min(self._replicas)]
+            if keeper is self._lost_keeper and time.monotonic() < self._link_again_s:
+                return None
+            self._keeper = keeper
+            self._link = self._keeper.share_queue(len(self._waiting) - 1, self._enforce_bound)
+        return self._link
+
+    def _check_link(self) -> None:
+        """Forget a link that has ended, or whose replica is not the keeper any more."""
+        link, keeper = self._link, self._keeper
+        if link is None or keeper is None:
+            return
+        if not link.has_ended and keeper is self._replicas.get(min(self._replicas, default="")):
+            return
+        if link.has_ended:
+            pause_s = UNKNOWN_LINK_S if link.is_unknown else LOST_LINK_S
+            self._lost_keeper, self._link_again_s = keeper, time.monotonic() + pause_s
+        link.close()
+        self._link = self._keeper = None
+
+    def _count_waiting(self) -> None:
+        if self._link is not None:
+            self._link.count(len(self._waiting))
 
     def _backpressure(self, bound: int) -> BackPressureError:
         route = self._route or DeploymentRoute(self.deployment_id)

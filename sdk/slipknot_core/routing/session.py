@@ -18,6 +18,7 @@ import grpc.aio
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
+from ..rpc.channel import is_loss
 from ..tasks import TaskOwner
 from .stream import CANCEL_GRACE_S, Listener
 
@@ -151,7 +152,7 @@ class Session:
         streams, self._streams = self._streams, {}
         for stream_id, stream in streams.items():
             stream.has_unsent_open = stream_id in unsent
-            stream.was_lost = code is grpc.StatusCode.UNAVAILABLE
+            stream.was_lost = error is not None and is_loss(error)
             stream.on_ended(None if is_unknown else error)
 
 

@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import grpc
 import grpc.aio
 
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
+from ..rpc.channel import is_loss
 from ..tasks import TaskOwner
 
 CANCEL_GRACE_S = 1.0
@@ -155,7 +155,7 @@ class CallStream:
                     self._deliver(frame)
         except grpc.aio.AioRpcError as caught:
             error = caught
-            self.was_lost = caught.code() is grpc.StatusCode.UNAVAILABLE
+            self.was_lost = is_loss(caught)
         except asyncio.CancelledError:
             if not self._was_cancelled:
                 self._call.cancel()

@@ -142,6 +142,15 @@ def is_tls_failure(error: grpc.aio.AioRpcError) -> bool:
     return any(word in details for word in ("handshake", "ssl", "certificate"))
 
 
+def is_loss(error: grpc.aio.AioRpcError) -> bool:
+    """The connection, or the process at its other end, is gone. A write that meets the end of its RPC gets
+    INTERNAL from grpc.aio, whatever the status was.
+    """
+    if error.code() is grpc.StatusCode.INTERNAL:
+        return "Internal error from Core" in (error.details() or "")
+    return error.code() is grpc.StatusCode.UNAVAILABLE
+
+
 def never_connected(error: grpc.aio.AioRpcError) -> bool:
     """The call certainly never reached a server, so user code certainly did not start."""
     if error.code() is not grpc.StatusCode.UNAVAILABLE:
