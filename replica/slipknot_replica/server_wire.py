@@ -30,6 +30,9 @@ MAX_STREAMS = 16_384
 class _Rpc:
     """What both kinds have in common; `run` is the RPC's handler."""
 
+    _request_name = ""
+    """The message that callers send."""
+
     def __init__(self, host: Host, context: Any) -> None:
         self._host = host
         self._context = context
@@ -98,7 +101,7 @@ class _Rpc:
         except ProtocolError as error:
             self.fail(error)
         except DecodeError:
-            self.fail(ProtocolError("the bytes are no message of slipknot.v1.ReplicaService"))
+            self.fail(ProtocolError(f"the bytes are no slipknot.v1.{self._request_name}"))
         except (grpc.aio.BaseError, asyncio.InvalidStateError) as error:
             logger.debug("stream_broken %s", error)  # the handler's task is cancelled by gRPC
 
@@ -114,6 +117,8 @@ class _Rpc:
 
 class CallWire(_Rpc):
     """An RPC that is one stream."""
+
+    _request_name = "CallRequest"
 
     def __init__(self, host: Host, context: Any) -> None:
         super().__init__(host, context)
@@ -154,6 +159,8 @@ class SessionWire(_Rpc):
 
     Invariant: a stream is in `_streams` from its first frame to its Cancel frame or the RPC's end.
     """
+
+    _request_name = "SessionRequest"
 
     def __init__(self, host: Host, context: Any) -> None:
         super().__init__(host, context)
