@@ -48,6 +48,12 @@ SERVICE = "slipknot.v1.ReplicaService"
 CLEANUP_S = 2.0
 """Time for code that was cancelled at the end of a drain to clean up."""
 
+FLUSH_S = 1.0
+"""Time for the last replies to be written."""
+
+LINGER_S = 0.25
+"""Then, for callers to read them and hang up."""
+
 DESTRUCT_TIMEOUT_S = 5.0
 """Time for shutdown hooks and `__del__`."""
 
@@ -191,7 +197,9 @@ class ReplicaServer:
         if self.user_code is not None:
             await self._destruct(self.user_code)
         if self._server is not None:
-            await self._server.stop(0)
+            # The last replies first: what ends an RPC overtakes what was written to it.
+            await asyncio.gather(*(wire.flush(FLUSH_S) for wire in tuple(self._wires)))
+            await self._server.stop(LINGER_S if self._wires else 0)
         await self.tasks.stop()
         self._move(ReplicaState.STOPPED)
 

@@ -58,6 +58,11 @@ class _Rpc:
                 self._ended.cancel()
             self._lose()
 
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until what was posted has been written, at most `timeout_s`."""
+        if self._writer is not None:
+            await asyncio.wait((self._writer,), timeout=timeout_s)
+
     def fail(self, error: ProtocolError) -> None:
         """The caller has broken the protocol: end the RPC."""
         if not self._ended.done():

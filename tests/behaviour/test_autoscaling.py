@@ -15,6 +15,9 @@ from tests.support.load import Load
 from .conftest import RunningCluster, ServeApp
 from .test_rolling_updates import Says, scale
 
+pytestmark = pytest.mark.timeout(60)
+"""Replicas start many times over, which takes its time on a busy machine."""
+
 MakeGate = Callable[..., Gate]
 
 QUICK = {

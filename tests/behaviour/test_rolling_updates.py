@@ -1,9 +1,13 @@
 """Updates replica by replica under load, and the return to the version before when the new one fails."""
 
 import threading
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from fastapi import FastAPI, WebSocket
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from slipknot import _connection, serve
 from slipknot._api import RunTarget, run_many
@@ -12,6 +16,11 @@ from tests.support.cluster_status import application, running_replicas, wait_for
 from tests.support.load import Load
 
 from .conftest import ServeApp
+
+pytestmark = pytest.mark.timeout(60)
+"""Replicas start many times over, which takes its time on a busy machine."""
+
+api = FastAPI()
 
 
 @serve.deployment
@@ -151,3 +160,31 @@ def test_a_replica_that_is_stopped_while_it_is_being_started_ends(serve_app: Ser
         wait_until(lambda: application() and application().deployments[0].replicas)
         serve.delete("default")
         assert application() is None
+
+
+@serve.deployment(name="Echo", graceful_shutdown_timeout_s=0.1, max_ongoing_requests=100)
+@serve.ingress(api)
+class Echo:
+    @api.websocket("/ws")
+    async def echo(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        while True:
+            await websocket.send_text(await websocket.receive_text())
+
+
+def test_every_websocket_of_a_replica_that_goes_hears_of_it(serve_app: ServeApp) -> None:
+    """The last word of each is delivered before the process ends."""
+    app = serve_app(Echo.bind())
+    for _ in range(4):
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(connect(app.websocket_url + "/ws")) for _ in range(25)]
+            for socket in sockets:
+                socket.send("here")
+                assert socket.recv(timeout=15) == "here"
+            serve.run(Echo.bind())
+            codes = []
+            for socket in sockets:
+                with pytest.raises(ConnectionClosed) as closed:
+                    socket.recv(timeout=15)
+                codes.append(closed.value.rcvd.code if closed.value.rcvd else 1006)
+            assert codes == [1001] * len(sockets)
