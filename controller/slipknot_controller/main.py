@@ -11,8 +11,6 @@ import signal
 import sys
 from dataclasses import replace
 
-import grpc.aio
-
 from slipknot_core.admin import AdminServer
 from slipknot_core.lifeline import follow
 from slipknot_core.logs import LoggingSettings, component_var, configure_logging
@@ -20,6 +18,7 @@ from slipknot_core.loop_lag import LoopLag
 from slipknot_core.metrics import Reading, gauge
 from slipknot_core.role_options import read_config_json
 from slipknot_core.rpc.addresses import advertised
+from slipknot_core.rpc.lasting_server import LastingServer
 from slipknot_core.rpc.server import (
     add_health_and_reflection,
     bind,
@@ -76,7 +75,7 @@ class Controller:
         self._standby: Standby | None = None
         self._leadership: Leadership | None = None
         self._store: StateStore | None = None
-        self._server: grpc.aio.Server | None = None
+        self._server: LastingServer | None = None
 
     def __repr__(self) -> str:
         return f"<Controller at {self.address}: {self._seat}>"

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-import grpc.aio
 
 from slipknot_core import request_context, tracing
 from slipknot_core.deadline import Deadline
@@ -31,6 +30,7 @@ from slipknot_core.request_context import RequestContext
 from slipknot_core.routing.dispatcher import Dispatcher
 from slipknot_core.routing.exchange import Exchange
 from slipknot_core.rpc.channel import ERROR_KEY
+from slipknot_core.rpc.lasting_server import LastingServer
 from slipknot_core.rpc.server import add_health_and_reflection
 from slipknot_proto.v1 import gateway_pb2, gateway_pb2_grpc, replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason, ErrorInfo, Payload
@@ -46,7 +46,7 @@ MAX_DETAILS_BYTES = 600
 """Of an error's text; gRPC bounds trailing metadata to 8 KiB, and writes non-ASCII threefold."""
 
 
-def add_gateway(server: grpc.aio.Server, dispatcher: Dispatcher, app: ProxyApp) -> None:
+def add_gateway(server: LastingServer, dispatcher: Dispatcher, app: ProxyApp) -> None:
     """Serve the gateway, health and reflection on a server that has not been started."""
     gateway_pb2_grpc.add_GatewayServiceServicer_to_server(GatewayService(dispatcher, app), server)
     add_health_and_reflection(server, (SERVICE_NAME,))

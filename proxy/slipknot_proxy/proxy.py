@@ -12,7 +12,6 @@ import socket
 import ssl
 from typing import Any, cast
 
-import grpc.aio
 from uvicorn.config import Config
 
 from slipknot_core.admin import AdminServer
@@ -23,6 +22,7 @@ from slipknot_core.routing.dispatcher import Dispatcher
 from slipknot_core.routing.metrics import router_readings
 from slipknot_core.rpc.addresses import advertised, is_loopback, join
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
+from slipknot_core.rpc.lasting_server import LastingServer
 from slipknot_core.rpc.server import bind, new_server
 from slipknot_proto.v1 import discovery_pb2
 
@@ -58,7 +58,7 @@ class Proxy:
         self._admin = AdminServer(self.readings, token=config.admin_token)
         self._app: ProxyApp | None = None
         self._dispatcher: Dispatcher | None = None
-        self._gateway: grpc.aio.Server | None = None
+        self._gateway: LastingServer | None = None
         self._server: asyncio.Server | None = None
         self._state: ProxyState | None = None
         self._drain: Drain | None = None
@@ -185,7 +185,7 @@ class Proxy:
             await self._gateway.start()
         await dispatcher.start()
 
-    async def _bind_gateway(self, gateway: grpc.aio.Server, credentials: Credentials) -> str:
+    async def _bind_gateway(self, gateway: LastingServer, credentials: Credentials) -> str:
         host, is_open = self.config.gateway_host, self._has_open_gateway
         try:
             address = join(host, self.config.gateway_port or 0)

@@ -4,9 +4,8 @@ cluster, and then for as long as it lives; a controller that goes away does not 
 
 import asyncio
 
-import grpc.aio
-
 from slipknot_core.rpc.credentials import Credentials
+from slipknot_core.rpc.lasting_server import LastingServer
 from slipknot_core.rpc.server import bind, new_server
 
 
@@ -16,7 +15,7 @@ class NodeHealth:
     def __init__(self, address: str, credentials: Credentials) -> None:
         self._address = address
         self._credentials = credentials
-        self._server: grpc.aio.Server | None = None
+        self._server: LastingServer | None = None
         self._turning: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:

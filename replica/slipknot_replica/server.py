@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import grpc.aio
-
 from slipknot._models import ReplicaModels
 from slipknot_core.errors import ProtocolError
 from slipknot_core.ids import DeploymentId
 from slipknot_core.rpc.addresses import advertised, join
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
+from slipknot_core.rpc.lasting_server import LastingServer
 from slipknot_core.rpc.server import (
     add_health_and_reflection,
     bind,
@@ -113,7 +112,7 @@ class ReplicaServer:
         self._wires: set[CallWire | SessionWire] = set()
         self._exchanges: set[ServerExchange] = set()
         self._credentials = credentials
-        self._server: grpc.aio.Server | None = None
+        self._server: LastingServer | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 

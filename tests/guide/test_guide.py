@@ -147,7 +147,9 @@ def is_free(port: int) -> bool:
 
 def own_lines(output: str) -> list[str]:
     """What the script itself printed: neither logs nor what other processes printed."""
-    return [line for line in output.splitlines() if not re.match(r"\(|[A-Z]+ \d{4}-", line)]
+    # A script prints the end of its line by itself, and another process may come between.
+    lines = re.sub(r"(?<!^)(?=\(ServeReplica:)", "\n", output, flags=re.MULTILINE).splitlines()
+    return [line for line in lines if line and not re.match(r"\(|[A-Z]+ \d{4}-", line)]
 
 
 def words_of(output: str, replica: str) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from slipknot import serve
@@ -101,7 +102,10 @@ def test_two_agents_with_one_name_do_not_take_turns(cluster: TcpCluster) -> None
         first.start()
         second.start()
         wait_until(lambda: "another agent has joined" in first.log.read_text())
-        assert [n.pid for n in cluster_status().nodes if n.node_id == "twin"] == [second.pid]
+        (twin,) = (n for n in cluster_status().nodes if n.node_id == "twin")
+        assert (
+            psutil.Process(twin.pid).ppid() == second.pid
+        )  # the agent of the process we started
     finally:
         first.end()
         second.end()

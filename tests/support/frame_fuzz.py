@@ -89,7 +89,8 @@ class FrameFuzz:
         if call.token:
             headers.append((b"slipknot-token", call.token.encode()))
         path = literal(b":path", f"/{call.method}".encode())
-        block = path + self._sometimes_mutated(b"".join(literal(*header) for header in headers), 0.1)
+        block = self._sometimes_mutated(path, 0.02)
+        block += self._sometimes_mutated(b"".join(literal(*header) for header in headers), 0.1)
         message = self._sometimes_mutated(call.message, 0.7)
         length = self._random.getrandbits(32) if self._random.random() < 0.05 else len(message)
         body = (

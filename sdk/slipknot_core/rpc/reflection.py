@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 
 import grpc
-import grpc.aio
 from grpc_reflection.v1alpha import _async as reflection_async
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from .lasting_server import LastingServer
 
 V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 V1 = "grpc.reflection.v1.ServerReflection"
 
 
-def add_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
+def add_reflection(server: LastingServer, service_names: Sequence[str]) -> None:
     """Describe `service_names` to grpcurl and its like."""
     servicer = reflection_async.ReflectionServicer((*service_names, V1ALPHA))
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)

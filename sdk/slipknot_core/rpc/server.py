@@ -18,6 +18,7 @@ from .access import AccessGuard
 from .addresses import is_loopback, join, split
 from .channel import ERROR_KEY, LEADER_KEY
 from .credentials import HOW_TO_GET_SOME, MIN_TOKEN_LENGTH, NO_CREDENTIALS, Credentials
+from .lasting_server import LastingServer
 from .options import SERVER_PATIENCE_MS, server_options
 from .tls import server_credentials
 
@@ -31,7 +32,7 @@ def new_server(
     settings: RpcSettings | None = None,
     *,
     patience_ms: int = SERVER_PATIENCE_MS,
-) -> grpc.aio.Server:
+) -> LastingServer:
     """Make a server whose handlers are guarded.
 
     Args:
@@ -46,14 +47,14 @@ def new_server(
     interceptors: list[grpc.aio.ServerInterceptor] = (
         [] if credentials.is_empty else [AccessGuard(credentials)]
     )
-    return grpc.aio.server(
-        interceptors=[*interceptors, HandlerGuard()],
-        options=server_options(settings or rpc_settings(), patience_ms),
+    options = server_options(settings or rpc_settings(), patience_ms)
+    return LastingServer(
+        lambda: grpc.aio.server(interceptors=[*interceptors, HandlerGuard()], options=options)
     )
 
 
 async def bind(
-    server: grpc.aio.Server,
+    server: LastingServer,
     address: str,
     credentials: Credentials = NO_CREDENTIALS,
     *,
@@ -116,7 +117,7 @@ def _check_socket_is_free(address: str) -> None:
     raise OSError(errno.EADDRINUSE, f"cannot listen on {address}: another process does")
 
 
-def add_health_and_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
+def add_health_and_reflection(server: LastingServer, service_names: Sequence[str]) -> None:
     """Add grpc.health.v1 and server reflection (v1alpha and v1), so that grpcurl works."""
     from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 

@@ -1,0 +1,115 @@
+"""A gRPC server that outlives what kills grpc.aio's.
+
+One HTTP/2 request whose `:path` is not UTF-8 ends grpc.aio's accepting loop (grpcio 1.85), before credentials
+are looked at: its port closes, and its callers are told to go away. A new server then takes its place within
+milliseconds, with the same handlers at the same address, and the callers come to it. What was under way goes
+on where it was.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import grpc.aio
+
+from ..tasks import TaskOwner
+
+logger = logging.getLogger("slipknot.serve")
+
+MAX_REVIVALS = 256
+"""The fallen ones are kept, since freeing one is not safe; a process with so many of them ends in order, for
+whoever started it to start it anew."""
+
+REBIND_TRIES = 100
+REBIND_PAUSE_S = 0.02
+
+
+class LastingServer:
+    """What is used of `grpc.aio.Server`. `repr` tells how often it was replaced.
+
+    Args:
+        make: Makes a server without handlers and ports.
+    """
+
+    def __init__(self, make: Callable[[], grpc.aio.Server]) -> None:
+        self._make = make
+        self._server = make()
+        self._setup: list[Callable[[grpc.aio.Server], object]] = []
+        self._fallen: list[grpc.aio.Server] = []
+        self._is_stopping = False
+        self._tasks = TaskOwner("server")
+
+    def __repr__(self) -> str:
+        return f"<LastingServer: replaced {len(self._fallen)} times>"
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """As `grpc.aio.Server.add_generic_rpc_handlers`."""
+        self._apply(lambda server: server.add_generic_rpc_handlers(handlers))
+
+    def add_registered_method_handlers(self, service_name: str, handlers: Any) -> None:
+        """As `grpc.aio.Server.add_registered_method_handlers`."""
+        self._apply(lambda server: server.add_registered_method_handlers(service_name, handlers))
+
+    def add_insecure_port(self, address: str) -> int:
+        """As `grpc.aio.Server.add_insecure_port`."""
+        port: int = self._server.add_insecure_port(address)
+        bound = _with_port(address, port)
+        self._setup.append(lambda server: server.add_insecure_port(bound))
+        return port
+
+    def add_secure_port(self, address: str, credentials: Any) -> int:
+        """As `grpc.aio.Server.add_secure_port`."""
+        port: int = self._server.add_secure_port(address, credentials)
+        bound = _with_port(address, port)
+        self._setup.append(lambda server: server.add_secure_port(bound, credentials))
+        return port
+
+    async def start(self) -> None:
+        """As `grpc.aio.Server.start`."""
+        before = asyncio.all_tasks()
+        await self._server.start()
+        for task in asyncio.all_tasks() - before:  # the accepting loop, which has no name
+            task.add_done_callback(self._on_task_ended)
+
+    async def stop(self, grace: float | None) -> None:
+        """As `grpc.aio.Server.stop`."""
+        self._is_stopping = True
+        await self._tasks.stop()
+        await self._server.stop(grace)
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    def _apply(self, step: Callable[[grpc.aio.Server], object]) -> None:
+        step(self._server)
+        self._setup.append(step)
+
+    def _on_task_ended(self, task: "asyncio.Task[Any]") -> None:
+        if self._is_stopping or task.cancelled() or task.exception() is None:
+            return
+        logger.error("server_replaced grpc ended it because of %r", task.exception())
+        self._fallen.append(self._server)
+        if len(self._fallen) > MAX_REVIVALS:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        self._tasks.spawn(self._revive(), "revive")
+
+    async def _revive(self) -> None:
+        for attempt in range(REBIND_TRIES):
+            self._server = self._make()
+            try:
+                for step in self._setup:
+                    step(self._server)
+                await self.start()
+                return
+            except RuntimeError as error:  # the old one has not let go of the address yet
+                if attempt == REBIND_TRIES - 1:
+                    logger.critical("server_lost %s; this process ends", error)
+            await asyncio.sleep(REBIND_PAUSE_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _with_port(address: str, port: int) -> str:
+    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
