@@ -103,9 +103,7 @@ def test_two_agents_with_one_name_do_not_take_turns(cluster: TcpCluster) -> None
         second.start()
         wait_until(lambda: "another agent has joined" in first.log.read_text())
         (twin,) = (n for n in cluster_status().nodes if n.node_id == "twin")
-        assert (
-            psutil.Process(twin.pid).ppid() == second.pid
-        )  # the agent of the process we started
+        assert psutil.Process(twin.pid).ppid() == second.pid  # the agent of the process we started
     finally:
         first.end()
         second.end()
