@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import grpc.aio
 
@@ -25,6 +26,9 @@ whoever started it to start it anew."""
 
 REBIND_TRIES = 100
 REBIND_PAUSE_S = 0.02
+
+_starting: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]" = WeakKeyDictionary()
+"""One server of a loop starts at a time."""
 
 
 class LastingServer:
@@ -69,9 +73,12 @@ class LastingServer:
 
     async def start(self) -> None:
         """As `grpc.aio.Server.start`."""
-        before = asyncio.all_tasks()
-        await self._server.start()
-        for task in asyncio.all_tasks() - before:  # the accepting loop, which has no name
+        # The accepting loop is a task that has neither a name nor a handle: it is among those that begin now.
+        async with _starting.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            before = asyncio.all_tasks()
+            await self._server.start()
+            begun = asyncio.all_tasks() - before
+        for task in begun:
             task.add_done_callback(self._on_task_ended)
 
     async def stop(self, grace: float | None) -> None:
@@ -87,7 +94,7 @@ class LastingServer:
         self._setup.append(step)
 
     def _on_task_ended(self, task: "asyncio.Task[Any]") -> None:
-        if self._is_stopping or task.cancelled() or task.exception() is None:
+        if self._is_stopping or task.cancelled() or not isinstance(task.exception(), UnicodeError):
             return
         logger.error("server_replaced grpc ended it because of %r", task.exception())
         self._fallen.append(self._server)
