@@ -13,14 +13,12 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from slipknot_core.errors import ProtocolError
+from slipknot_core.routing.session import together
 from slipknot_proto.v1 import replica_pb2
 
 from .server_stream import Host, ServerStream
 
 logger = logging.getLogger("slipknot.serve")
-
-MAX_FRAMES = 128
-"""Of a session in one message, so that a reply never waits for a very large one to be put together."""
 
 
 MAX_STREAMS = 16_384
@@ -236,8 +234,7 @@ class SessionWire(_Rpc):
             return replica_pb2.SessionResponse()
         if not self._posted:
             return None
-        batch = self._posted[:MAX_FRAMES]
-        del self._posted[:MAX_FRAMES]
+        batch = together(self._posted)
         return replica_pb2.SessionResponse(
             stream_ids=[stream_id for stream_id, _ in batch], frames=[frame for _, frame in batch]
         )

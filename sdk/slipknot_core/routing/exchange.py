@@ -34,6 +34,9 @@ CHUNK_COST_BYTES = 64
 REPLY_CREDIT_BYTES = 256 * 1024
 """How much a replica may send ahead of the reader."""
 
+MAX_SHARED_FRAMES = 64
+"""Replies beyond it that wait for a slow reader are copied out of the messages they came in."""
+
 LARGE_BYTES = 64 * 1024
 """Arguments above it travel alone."""
 
@@ -268,6 +271,9 @@ class Exchange:
             self._frames.clear()
             self._close(reusable=False)
             return
+        if len(self._frames) >= MAX_SHARED_FRAMES:
+            # By itself, or it would keep the whole message that it came in, with what others have read long ago.
+            frame = replica_pb2.ReplyFrame.FromString(frame.SerializeToString())
         self._frames.append(frame)
         if is_closing(frame, kind):
             self._close(reusable=self._body_is_sent)

@@ -10,7 +10,7 @@ ends. It is as certain as the session: when that breaks, the replica cancels all
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -23,7 +23,25 @@ from ..tasks import TaskOwner
 from .stream import CANCEL_GRACE_S, Listener
 
 MAX_FRAMES = 128
-"""In one message, so that no frame waits for a very large one to be put together."""
+MAX_MESSAGE_BYTES = 64 * 1024
+"""Frames travel in one message up to so many and so much, so that none waits for a very large one to be put
+together, and so that one that waits for a slow reader keeps little else in memory: a message is freed as a whole.
+"""
+
+Frame = TypeVar("Frame", replica_pb2.CallFrame, replica_pb2.ReplyFrame)
+
+
+def together(posted: list[tuple[int, Frame]]) -> list[tuple[int, Frame]]:
+    """Take what should travel in the next message from the beginning of `posted`, which is not empty."""
+    size = count = 0
+    for _, frame in posted[:MAX_FRAMES]:
+        size += frame.ByteSize()
+        if count and size > MAX_MESSAGE_BYTES:
+            break
+        count += 1
+    batch = posted[:count]
+    del posted[:count]
+    return batch
 
 
 class Session:
@@ -105,8 +123,7 @@ class Session:
             while self._pending and not self.has_ended:
                 if self._call.done():
                     return  # what is pending was never written
-                batch = self._pending[:MAX_FRAMES]
-                del self._pending[:MAX_FRAMES]
+                batch = together(self._pending)
                 await self._call.write(
                     replica_pb2.SessionRequest(
                         stream_ids=[stream_id for stream_id, _ in batch], frames=[frame for _, frame in batch]
