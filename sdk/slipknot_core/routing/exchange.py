@@ -272,7 +272,7 @@ class Exchange:
             self._close(reusable=False)
             return
         if len(self._frames) >= MAX_SHARED_FRAMES:
-            # By itself, or it would keep the whole message that it came in, with what others have read long ago.
+            # By itself, or it would keep the whole message that it came in, with what others have long read.
             frame = replica_pb2.ReplyFrame.FromString(frame.SerializeToString())
         self._frames.append(frame)
         if is_closing(frame, kind):

@@ -25,7 +25,8 @@ from .stream import CANCEL_GRACE_S, Listener
 MAX_FRAMES = 128
 MAX_MESSAGE_BYTES = 64 * 1024
 """Frames travel in one message up to so many and so much, so that none waits for a very large one to be put
-together, and so that one that waits for a slow reader keeps little else in memory: a message is freed as a whole.
+together, and so that one that waits for a slow reader keeps little else in memory: a message is freed as a
+whole.
 """
 
 Frame = TypeVar("Frame", replica_pb2.CallFrame, replica_pb2.ReplyFrame)

@@ -17,7 +17,7 @@ def frame(size: int) -> replica_pb2.ReplyFrame:
 
 @given(SIZES)
 def test_all_frames_travel_in_order_and_within_bounds(sizes: list[int]) -> None:
-    """Each message has a frame, no more than it may, and more than the bytes it may only if that is one frame."""
+    """Each message has a frame, and no more than it may; more bytes than it may only if that is one frame."""
     posted = [(number, frame(size)) for number, size in enumerate(sizes)]
     travelled: list[int] = []
     while posted:
