@@ -21,6 +21,7 @@ import pytest
 import yaml
 from websockets.sync.client import connect
 
+from tests.support.console import own_output
 from tests.support.processes import descendants, is_alive
 
 pytestmark = pytest.mark.timeout(90)
@@ -147,9 +148,7 @@ def is_free(port: int) -> bool:
 
 def own_lines(output: str) -> list[str]:
     """What the script itself printed: neither logs nor what other processes printed."""
-    # A script prints the end of its line by itself, and another process may come between.
-    lines = re.sub(r"(?<!^)(?=\(ServeReplica:)", "\n", output, flags=re.MULTILINE).splitlines()
-    return [line for line in lines if line and not re.match(r"\(|[A-Z]+ \d{4}-", line)]
+    return [line for line in own_output(output).splitlines() if not re.match(r"\(|[A-Z]+ \d{4}-", line)]
 
 
 def words_of(output: str, replica: str) -> list[str]:
