@@ -74,7 +74,7 @@ if __name__ == "__main__":
     )
     both = out + err
     assert own_output(out).startswith("answer 5\ncell says cell\n")
-    assert re.search(r"^\(ServeReplica:app_Inner pid=\d+\) printed inside$", both, re.M), both
+    assert re.search(r"\(ServeReplica:app_Inner pid=\d+\) printed inside$", both, re.M), both
     prefix = r"^\(ServeReplica:app_Outer pid=\d+\) "
     line = prefix + r"INFO \d{4}-\d\d-\d\d [\d:]{8},\d{3} app_Outer \S+ \[?req-1\]? .*"
     assert re.search(line + "logged inside$", both, re.M), both
