@@ -6,6 +6,8 @@ _OTHERS = re.compile(r"\((?:ServeReplica:\S+|Proxy|Controller) pid=\d+\) [^\n]*\
 
 
 def own_output(output: str) -> str:
-    """Without the lines of others, which may stand in the middle of one of its own: an unbuffered program writes
-    the end of a line by itself."""
+    """Without the lines of others, which may stand in the middle of one of its own.
+
+    An unbuffered program writes the end of a line by itself.
+    """
     return _OTHERS.sub("", output)
