@@ -203,8 +203,12 @@ async def _wait_until_deployed(
             if not generations.keys() <= {application.name for application in now.applications}:
                 # Not published yet, or deleted already: what is asked for is never old.
                 _check_not_deleted(await status(connection), generations)
-            if all([_is_deployed(now, name, generation) for name, generation in generations.items()]):
-                break
+            try:
+                if all([_is_deployed(now, name, generation) for name, generation in generations.items()]):
+                    break
+            except RuntimeError:
+                await _wait_for_news(connection, now)  # the next request must see that it failed, too
+                raise
     await _wait_for_news(connection, now)
 
 

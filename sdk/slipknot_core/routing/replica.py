@@ -219,6 +219,7 @@ class Replica:
 
     def _session_ended(self, is_unknown: bool) -> None:
         self._session = None
+        self._idle_shared.clear()  # all of them were its own
         if is_unknown:
             self._carrier = "call"
             self._carrier_changed_s = time.monotonic()
