@@ -74,9 +74,7 @@ def deployment_condition(desired: Desired | None, observed: ObservedDeployment, 
     """The condition that follows from the state and the condition so far."""
     if desired is None:
         return Condition(DeploymentStatus.UPDATING, DELETING, "")
-    if observed.reconfigure_error and any(
-        r.failed_options_hash for r in observed.replicas.values() if r.is_staying
-    ):
+    if any(_refused_what_is_wanted(desired, r) for r in observed.replicas.values()):
         name, error = desired.spec.name, observed.reconfigure_error
         message = f"Reconfiguring a replica of deployment {name!r} failed:\n{error}"
         return Condition(DeploymentStatus.DEPLOY_FAILED, REPLICA_STARTUP_FAILED, message)
@@ -186,11 +184,20 @@ def _is_other_code_or_options(before: Desired, wanted: Desired) -> bool:
     )
 
 
+def _refused_what_is_wanted(desired: Desired, replica: Replica) -> bool:
+    return (
+        replica.is_staying
+        and replica.version == desired.spec.version
+        and replica.failed_options_hash == options_hash(desired.spec)
+    )
+
+
 def _serves_as_wanted(desired: Desired, replica: Replica, now_s: float, *, must_pass: bool) -> bool:
     return (
         replica.state is ReplicaState.RUNNING
         and replica.version == desired.spec.version
         and replica.options_hash == options_hash(desired.spec)
+        and replica.pending_options is None
         and not replica.is_unhealthy(desired.spec, now_s)
         and not (must_pass and replica.has_health_check and replica.passed_checks == 0)
     )

@@ -226,8 +226,13 @@ def test_what_an_adopted_replica_writes_is_carried_on_and_its_end_is_told(
     assert httpx.get(url).status_code >= 500
     message = wait_until(lambda: "ended with status 7" in (m := application().deployments[0].message) and m)
     assert replica_id in message and "an adopted replica's last words" in message
-    shown = capfd.readouterr()
-    assert f"pid={pid}) an adopted replica's last words" in shown.out + shown.err
+    shown: list[str] = []
+
+    def is_shown() -> bool:
+        shown.extend(capfd.readouterr())
+        return f"pid={pid}) an adopted replica's last words" in "".join(shown)
+
+    wait_until(is_shown)
     serve.delete("default")
 
 
