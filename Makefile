@@ -1,11 +1,13 @@
 # Each target sets up what it needs in .venv and can be run first.
 
-.PHONY: help serve test test-docker check format proto clean
+.PHONY: help serve test test-docker bench bench-peers check format proto clean
 
 help:
 	@echo "make serve    run the quickstart application on this machine"
 	@echo "make test     run the tests"
 	@echo "make test-docker  run the tests that put up clusters of containers"
+	@echo "make bench    measure slipknot beside bare uvicorn and HAProxy; about ten minutes"
+	@echo "make bench-peers  the same with Ray Serve, BentoML and LitServe; about an hour"
 	@echo "make check    lint, types, import rules, generated code, sizes"
 	@echo "make format   format the code and fix what can be fixed"
 	@echo "make proto    generate Python from proto/slipknot"
@@ -20,6 +22,12 @@ test: .venv/.installed-dev
 test-docker: .venv/.installed-dev
 	scripts/test-docker
 
+bench: .venv/.installed-dev
+	.venv/bin/python -m benchmarks --systems slipknot,floor,haproxy --rounds 3 --seconds 2 --out benchmark-results/bench
+
+bench-peers: .venv/.installed-dev .venv-peers/.installed
+	.venv/bin/python -m benchmarks --systems all --rounds 3 --out benchmark-results/bench-peers
+
 check: .venv/.installed-dev
 	scripts/check
 
@@ -31,7 +39,7 @@ proto: .venv/.installed-dev
 	scripts/gen-proto
 
 clean:
-	rm -rf .venv .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.installed: pyproject.toml scripts/setup
 	scripts/setup
@@ -40,3 +48,8 @@ clean:
 .venv/.installed-dev: pyproject.toml scripts/setup
 	scripts/setup dev
 	@touch .venv/.installed $@
+
+# One that cannot be installed is reported as missing by the run.
+.venv-peers/.installed: scripts/setup-peers
+	scripts/setup-peers
+	@touch $@

@@ -152,7 +152,7 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def surge_is_bounded(self) -> None:
-        """Nothing is started that makes more serve or start than the options allow beyond the wanted number."""
+        """Nothing is started that makes more serve or start than options allow beyond the wanted number."""
         before, self.starts_seen = self.starts_seen, self.world.observed.start_count
         desired = self.world.desired
         if desired is not None and self.starts_seen > before:

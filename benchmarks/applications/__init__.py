@@ -1,0 +1,1 @@
+"""The applications that are measured: the same code for each system, as far as the system can run it."""

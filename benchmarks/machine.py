@@ -1,0 +1,55 @@
+"""What a run stands on: machine and versions."""
+
+import os
+import platform
+import shutil
+import subprocess
+import time
+from importlib import metadata
+
+PACKAGES = ("slipknot", "grpcio", "uvicorn", "fastapi", "starlette", "uvloop")
+PEER_PACKAGES = ("ray", "bentoml", "litserve")
+_PEER_VERSIONS = """
+import platform, sys
+from importlib import metadata
+print("python", platform.python_version())
+for package in sys.argv[1:]:
+    try:
+        print(package, metadata.version(package))
+    except metadata.PackageNotFoundError:
+        print("no", package)
+"""
+
+
+def about(command: str, peers_python: str | None) -> dict[str, str]:
+    """For the head of a report."""
+    load_1min = os.getloadavg()[0]
+    return {
+        "when": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "command": command,
+        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, {_memory_gib()} GiB",
+        "load before the run": f"{load_1min:.2f}",
+        "python": platform.python_version(),
+        "versions": ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES),
+        "tools": ", ".join([_first_line("wrk", "--version"), _first_line("haproxy", "-v")]),
+        **({"peers": _peers(peers_python)} if peers_python else {}),
+    }
+
+
+def _memory_gib() -> int:
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+
+
+def _first_line(tool: str, option: str) -> str:
+    if shutil.which(tool) is None:
+        return f"no {tool}"
+    done = subprocess.run([tool, option], capture_output=True, text=True, timeout=10)
+    words = (done.stdout or done.stderr).split("\n")[0].split()
+    return " ".join(words[:3])
+
+
+def _peers(python: str) -> str:
+    done = subprocess.run(
+        [python, "-c", _PEER_VERSIONS, *PEER_PACKAGES], capture_output=True, text=True, timeout=30
+    )
+    return ", ".join(done.stdout.split("\n")).strip(", ")

@@ -1,0 +1,1 @@
+"""From observations to medians, ratios, verdicts, JSON and Markdown."""

@@ -1,0 +1,22 @@
+"""The systems that are compared, and how each is started and ended."""
+
+from .floor import Floor
+from .haproxy import HAProxy
+from .peers import PEERS_PYTHON, BentoML, LitServe, Ray
+from .slipknot import Slipknot
+from .system import System
+
+__all__ = ["PEERS_PYTHON", "SYSTEMS", "System"]
+
+SYSTEMS: dict[str, System] = {
+    system.name: system
+    for system in (
+        Slipknot(),
+        Floor(),
+        HAProxy(),
+        Ray("ray", {}),
+        Ray("ray-throughput", {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}),
+        BentoML(),
+        LitServe(),
+    )
+}
