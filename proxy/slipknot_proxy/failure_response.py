@@ -9,6 +9,7 @@ from typing import NamedTuple
 from slipknot_core.errors import (
     BackPressureError,
     DeploymentUnavailableError,
+    ReplicaUnavailableError,
     RequestCancelledError,
     RequestTimeoutError,
     SlipknotServeException,
@@ -31,6 +32,7 @@ class FailureResponse(NamedTuple):
 
 
 INTERNAL_ERROR = FailureResponse(500, "Internal Server Error")
+LOST_FURTHER_DOWN = FailureResponse(503, ReplicaUnavailableError.client_text)
 
 
 def not_found(path: str) -> FailureResponse:
@@ -75,9 +77,11 @@ def of_error(
 
 
 def of_failure(info: ErrorInfo, *, request_id: str, timeout_s: float | None) -> FailureResponse:
-    """The response for what the replica reports: full queues and deadlines of calls further down keep their
-    meaning."""
+    """The response for what the replica reports: full queues, deadlines and lost replicas of calls further
+    down keep their meaning."""
     error = from_error_info(info, allow_pickle=False)
     if not isinstance(error, SlipknotServeException):
         return INTERNAL_ERROR
+    if isinstance(error, ReplicaUnavailableError):
+        return LOST_FURTHER_DOWN
     return of_error(error, request_id=request_id, timeout_s=timeout_s, cancel_reason=None)

@@ -1,19 +1,27 @@
 """Errors of handle calls that a Starlette or FastAPI route does not catch.
 
-Their framework would make each a 500. A full queue or a deployment that is not there means the same to a
-client whoever called it, so these keep their status, unless the application has a handler of its own for them
-or for every error.
+Their framework would make each a 500. A full queue, a deployment that is not there or a replica that was
+lost means the same to a client whoever called it, so these keep their status, unless the application has a
+handler of its own for them or for every error.
 """
 
+import logging
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 
-from slipknot_core.errors import BackPressureError, DeploymentUnavailableError, RequestTimeoutError
+from slipknot_core.errors import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    RequestTimeoutError,
+)
 
-HANDLED = (BackPressureError, DeploymentUnavailableError, RequestTimeoutError)
+HANDLED = (BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError, RequestTimeoutError)
+
+logger = logging.getLogger("slipknot.serve")
 
 
 def add_failure_handlers(app: Any) -> None:
@@ -28,12 +36,17 @@ def add_failure_handlers(app: Any) -> None:
             handlers[kind] = _respond
 
 
-async def _respond(request: Request, error: Exception) -> Response:
-    status, headers = 503, {}
+async def _respond(request: HTTPConnection, error: Exception) -> Response:
+    if request.scope["type"] == "websocket":  # no response would close it: Starlette takes it for handled
+        raise error
+    status, text, headers = 503, str(error), {}
     if isinstance(error, RequestTimeoutError):
         status = 408
     elif isinstance(error, BackPressureError):
         status = error.status_code
         if error.retry_after_s is not None:
             headers["retry-after"] = str(error.retry_after_s)
-    return PlainTextResponse(str(error), status, headers)
+    elif isinstance(error, ReplicaUnavailableError):
+        logger.warning("request_failed %s: %s", type(error).__name__, error)
+        text = error.client_text
+    return PlainTextResponse(text, status, headers)

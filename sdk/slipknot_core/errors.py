@@ -89,11 +89,18 @@ class DeploymentUnavailableError(SlipknotServeException):
 
 
 class ReplicaUnavailableError(SlipknotServeException):
-    """The replica that ran this call was lost; its user code may or may not have had its effect."""
+    """The replica that ran this call was lost; its user code may or may not have had its effect.
+
+    A handler that lets it pass answers its HTTP client with 503. The client whose handler itself was lost
+    gets 500.
+    """
 
     reason = "REPLICA_UNAVAILABLE"
     grpc_code = grpc.StatusCode.UNAVAILABLE
-    http_status = 500
+    http_status = 503
+
+    client_text: ClassVar[str] = "A replica was lost while it worked on this request."
+    """What HTTP clients read instead of the message, which names replicas and addresses."""
 
 
 class ApplicationNotFoundError(SlipknotServeException):

@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 
 from slipknot import serve
 from slipknot.serve.config import BackpressureConfig
+from slipknot.serve.exceptions import ReplicaUnavailableError
 from slipknot.serve.handle import DeploymentHandle
 from tests.support.journal import Gate, Journal, Pen
 
@@ -383,3 +384,86 @@ def test_replica_process_dies(cluster: RunningCluster, serve_app: ServeApp) -> N
                 chunks.append(chunk)
     assert chunks == [b"first"]
     assert client.get("/").status_code == 200
+
+
+lost_api = FastAPI()
+
+
+@serve.deployment
+@serve.ingress(lost_api)
+class LostRoutes:
+    """Calls a deployment that dies of it, from FastAPI routes."""
+
+    def __init__(self, child: DeploymentHandle) -> None:
+        self._child = child
+
+    @lost_api.get("/await")
+    async def by_await(self) -> Any:
+        return await self._child.die.remote()
+
+    @lost_api.get("/result")
+    def by_result(self) -> Any:
+        return self._child.die.remote().result()
+
+    @lost_api.get("/caught")
+    async def caught(self) -> str:
+        try:
+            await self._child.die.remote()
+        except ReplicaUnavailableError as error:
+            return type(error).__name__
+        return "nothing was raised"
+
+
+@serve.deployment
+class LostPlain:
+    """The same from a plain handler, and as a link of a longer chain."""
+
+    def __init__(self, child: DeploymentHandle) -> None:
+        self._child = child
+
+    async def __call__(self, request: Request) -> Any:
+        return await self._child.die.remote()
+
+    async def die(self) -> None:
+        await self._child.die.remote()
+
+
+@serve.deployment
+class DiesOfCalls:
+    """Its process dies of a call."""
+
+    async def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("app", "path"),
+    [
+        (LostPlain.bind(DiesOfCalls.bind()), "/"),
+        (LostPlain.bind(LostPlain.options(name="Between").bind(DiesOfCalls.bind())), "/"),
+        (LostRoutes.bind(DiesOfCalls.bind()), "/await"),
+        (LostRoutes.bind(DiesOfCalls.bind()), "/result"),
+    ],
+)
+def test_replica_further_down_dies(
+    cluster: RunningCluster, serve_app: ServeApp, app: serve.Application, path: str
+) -> None:
+    """A handler that does not catch the loss of the replica that it called: 503, which tells no address."""
+    if cluster.mode == "in_process":
+        pytest.skip("the replica is not a process of its own")
+    response = serve_app(app).client.get(path)
+    assert _seen(response) == (
+        503,
+        "text/plain; charset=utf-8",
+        "A replica was lost while it worked on this request.",
+    )
+    assert response.headers["x-request-id"]
+
+
+def test_loss_of_a_replica_further_down_is_caught(cluster: RunningCluster, serve_app: ServeApp) -> None:
+    if cluster.mode == "in_process":
+        pytest.skip("the replica is not a process of its own")
+    assert serve_app(LostRoutes.bind(DiesOfCalls.bind())).client.get("/caught").json() == (
+        "ReplicaUnavailableError"
+    )

@@ -197,6 +197,14 @@ def test_handler_crashes(sockets: Running) -> None:
         assert end_of(websocket) == (1011, "")
 
 
+def test_error_of_a_handle_call(sockets: Running) -> None:
+    """It ends the WebSocket as an error, not as if the handler had come to its end."""
+    with sockets.connect("/too-much") as websocket:
+        code, reason = end_of(websocket)
+    assert code == 1011
+    assert reason.startswith("Request dropped due to backpressure")
+
+
 # --- the handshake ---
 
 

@@ -6,6 +6,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.websockets import WebSocketDisconnect
 
 from slipknot import serve
+from slipknot.serve.exceptions import BackPressureError
 from slipknot.serve.handle import DeploymentHandle
 from tests.support.journal import Gate, Pen
 
@@ -54,6 +55,11 @@ class Sockets:
         except WebSocketDisconnect as error:
             self.pen.note(f"{name} disconnected {error.code} {error.reason!r}")
             raise
+
+    @api.websocket("/too-much")
+    async def too_much(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        raise BackPressureError("Request dropped due to backpressure: as a handle call would raise it")
 
     @api.websocket("/close/{code}")
     async def close(self, websocket: WebSocket, code: int, reason: str = "") -> None:
