@@ -135,8 +135,7 @@ class ProxyApp:
         if route.unavailable:
             request.refuse(failure_response.app_unavailable(route.app_name), route, path)
             return
-        open_ = self._open_message(context, headers)
-        open_.http.CopyFrom(self._http_request(cycle, route))
+        open_ = self._open_message(context, headers, http=self._http_request(cycle, route))
         repeatable = self._config.retry_idempotent and open_.http.method in IDEMPOTENT_METHODS
         exchange = self._open(route.ingress, open_, request.deadline, repeatable=repeatable)
         upload = None if open_.http.end_of_body else Upload(cycle, exchange, self._tasks)
@@ -157,26 +156,27 @@ class ProxyApp:
             headers = (b"content-type", b"application/json", b"content-length", b"%d" % len(body))
             cycle.start(200, headers, body, complete=True)
 
-    def _http_request(self, cycle: HttpCycle, route: Route) -> replica_pb2.HttpRequest:
+    def _http_request(self, cycle: HttpCycle, route: Route) -> dict[str, Any]:
+        """The fields of a `replica_pb2.HttpRequest`: made inside its Open, it needs no copying."""
         scope = cycle.scope
         client, server = scope["client"] or ("", 0), scope["server"] or ("", 0)
         root_path = self._config.root_path
-        return replica_pb2.HttpRequest(
-            method=scope["method"],
-            http_version=scope["http_version"],
-            scheme=scope["scheme"],
-            path=root_path + scope["path"],
-            raw_path=root_path.encode() + scope["raw_path"],
-            query_string=scope["query_string"],
-            root_path=self._root_path(route),
-            headers=[part for pair in scope["headers"] for part in pair],
-            client_host=client[0],
-            client_port=client[1],
-            server_host=server[0],
-            server_port=server[1] or 0,
-            body=cycle.take_body(FIRST_BODY_BYTES),
-            end_of_body=cycle.is_body_taken,
-        )
+        return {
+            "method": scope["method"],
+            "http_version": scope["http_version"],
+            "scheme": scope["scheme"],
+            "path": root_path + scope["path"],
+            "raw_path": root_path.encode() + scope["raw_path"],
+            "query_string": scope["query_string"],
+            "root_path": self._root_path(route),
+            "headers": [part for pair in scope["headers"] for part in pair],
+            "client_host": client[0],
+            "client_port": client[1],
+            "server_host": server[0],
+            "server_port": server[1] or 0,
+            "body": cycle.take_body(FIRST_BODY_BYTES),
+            "end_of_body": cycle.is_body_taken,
+        }
 
     # --- WebSocket ----------------------------------------------------------------------------------------
 
@@ -202,8 +202,7 @@ class ProxyApp:
         if route.unavailable:
             await socket.refuse(failure_response.app_unavailable(route.app_name), route, scope["path"])
             return
-        open_ = self._open_message(context, headers)
-        open_.websocket.CopyFrom(self._websocket_request(scope, route))
+        open_ = self._open_message(context, headers, websocket=self._websocket_request(scope, route))
         exchange = self._open(route.ingress, open_, socket.deadline)
         self._ongoing.add(socket)
         try:
@@ -238,7 +237,9 @@ class ProxyApp:
     def _root_path(self, route: Route) -> str:
         return self._config.root_path + ("" if route.prefix == "/" else route.prefix)
 
-    def _open_message(self, context: RequestContext, headers: dict[bytes, bytes]) -> replica_pb2.Open:
+    def _open_message(
+        self, context: RequestContext, headers: dict[bytes, bytes], **request: Any
+    ) -> replica_pb2.Open:
         return replica_pb2.Open(
             request_id=context.request_id,
             route=context.route,
@@ -246,6 +247,7 @@ class ProxyApp:
             session_id=request_headers.text(headers, request_headers.SESSION_ID),
             traceparent=context.traceparent,
             tracestate=context.tracestate,
+            **request,
         )
 
     def _enter(

@@ -135,12 +135,13 @@ def configure_logging(
     Raises:
         OSError: The log file cannot be opened.
     """
-    global _access_log_enabled
+    global _access_log_enabled, _console
     formatter = _formatter(settings, (component_name, component_id))
     handlers: list[logging.Handler] = []
     console = stream if stream is not None else sys.stderr
-    if console is not None:
-        handlers.append(_ConsoleHandler(console))
+    _console = None if console is None else _ConsoleHandler(console)
+    if _console is not None:
+        handlers.append(_console)
     if settings.logs_dir is not None:
         handlers.append(_file_handler(settings.logs_dir, file_name or f"{component_name}_{component_id}"))
     for old in [*_logger.handlers]:
@@ -179,12 +180,19 @@ def access_log(
     """
     if not _access_log_enabled or not _logger.isEnabledFor(logging.INFO):
         return
+    details = (queue_ms, run_ms, cancel_reason)
+    if _console is not None and _console.is_alone():
+        loop = asyncio._get_running_loop()
+        if loop is not None:
+            message = f"{method} {route} {status} {latency_ms:.1f}ms"
+            _console.write_soon(_console.text.access_line(message, details), loop)
+            return
     # Made by hand: looking for the caller's line costs more than the rest, and it is always this one.
     record = logging.LogRecord(
         LOGGER_NAME, logging.INFO, __file__, 0, "%s %s %s %.1fms", (method, route, status, latency_ms), None
     )
     record.serve_access_log = True
-    record.access_details = (queue_ms, run_ms, cancel_reason)
+    record.access_details = details
     _logger.handle(record)
 
 
@@ -195,6 +203,8 @@ MAX_WAITING_LINES = 512
 
 _logger = logging.getLogger(LOGGER_NAME)
 _access_log_enabled = True
+_console: "_ConsoleHandler | None" = None
+"""Where lines of this process go, if anywhere."""
 
 
 class _ConsoleHandler(logging.StreamHandler[TextIO]):
@@ -209,15 +219,44 @@ class _ConsoleHandler(logging.StreamHandler[TextIO]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self.addFilter(lambda record: getattr(record, "log_to_stderr", True) is not False)
 
+    @property
+    def text(self) -> "_TextFormatter":
+        """How it formats, if `is_alone`."""
+        assert isinstance(self.formatter, _TextFormatter)
+        return self.formatter
+
+    def is_alone(self) -> bool:
+        """Nobody else sees, filters or shapes its lines: then no record needs to be made of one."""
+        return (
+            len(_logger.handlers) == 1
+            and _logger.handlers[0] is self
+            and len(self.filters) == 1
+            and self.level <= logging.INFO
+            and not _logger.filters
+            and not _logger.propagate
+            and type(self.formatter) is _TextFormatter
+            and not self.formatter.attrs
+        )
+
+    def write_soon(self, line: str, loop: asyncio.AbstractEventLoop) -> None:
+        """Write a line of the access log with those that come soon after it."""
+        self.acquire()
+        try:
+            if len(self._lines) >= MAX_WAITING_LINES:
+                self._write_lines()
+            self._lines.append(line)
+            if self._timer is None or self._loop is not loop:
+                self._loop, self._timer = loop, loop.call_later(ACCESS_LOG_DELAY_S, self._on_time)
+        finally:
+            self.release()
+
     def emit(self, record: logging.LogRecord) -> None:
         loop = asyncio._get_running_loop() if hasattr(record, "access_details") else None
-        if loop is None or len(self._lines) >= MAX_WAITING_LINES:
+        if loop is None:
             self._write_lines()
             super().emit(record)
-            return
-        self._lines.append(self.format(record))
-        if self._timer is None or self._loop is not loop:
-            self._loop, self._timer = loop, loop.call_later(ACCESS_LOG_DELAY_S, self._on_time)
+        else:
+            self.write_soon(self.format(record), loop)
 
     def flush(self) -> None:
         self._write_lines()
@@ -250,7 +289,7 @@ class _Formatter(logging.Formatter):
     def __init__(self, component: tuple[str, str], attrs: tuple[str, ...]) -> None:
         super().__init__()
         self._component = component
-        self._attrs = attrs
+        self.attrs = attrs
         self._second = (-1, "")
 
     def format(self, record: logging.LogRecord) -> str:
@@ -271,21 +310,24 @@ class _Formatter(logging.Formatter):
 
 
 class _TextFormatter(_Formatter):
+    def access_line(self, message: str, details: tuple[float, float, str]) -> str:
+        """A line of the access log, without a record."""
+        return f"{self._prefix('INFO', time.time())} -- {message}{_details_text(details)}"
+
     def _format(self, record: logging.LogRecord, message: str) -> str:
+        attrs = "".join(f" {attr}={getattr(record, attr, None)}" for attr in self.attrs)
+        line = f"{self._prefix(record.levelname, record.created)}{attrs} -- {message}"
+        details = getattr(record, "access_details", None)
+        if details is not None:
+            line += _details_text(details)
+        trace = _trace(record)
+        return f"{line}\n{trace}" if trace else line
+
+    def _prefix(self, level: str, created_s: float) -> str:
         name, component_id = component_var.get() or self._component
         request = current.get()
         request_part = f" [{_one_line(request.request_id)}]" if request else ""
-        attrs = "".join(f" {attr}={getattr(record, attr, None)}" for attr in self._attrs)
-        prefix = f"{record.levelname} {self._time(record.created)} {name} {component_id}{request_part}{attrs}"
-        line = f"{prefix} -- {message}"
-        details = _access_details(record)
-        if details:
-            line += "".join(
-                f" {key}={value:.1f}" if isinstance(value, float) else f" {key}={value}"
-                for key, value in details.items()
-            )
-        trace = _trace(record)
-        return f"{line}\n{trace}" if trace else line
+        return f"{level} {self._time(created_s)} {name} {component_id}{request_part}"
 
 
 class _JsonFormatter(_Formatter):
@@ -311,7 +353,7 @@ class _JsonFormatter(_Formatter):
                 if name == f"{request.app_name}_{request.deployment_name}":
                     values["replica"] = component_id
         values |= _access_details(record)
-        values |= {attr: getattr(record, attr, None) for attr in self._attrs}
+        values |= {attr: getattr(record, attr, None) for attr in self.attrs}
         for key, value in vars(record).items():
             if key not in _STANDARD_ATTRS and key not in _OWN_EXTRAS:
                 values.setdefault(key, value)
@@ -371,6 +413,14 @@ def _access_details(record: logging.LogRecord) -> dict[str, Any]:
         "cancel_reason": cancel_reason,
     }
     return {key: value for key, value in details.items() if value}
+
+
+def _details_text(details: tuple[float, float, str]) -> str:
+    queue_ms, run_ms, cancel_reason = details
+    text = f" queue_ms={queue_ms:.1f}" if round(queue_ms, 1) else ""
+    if round(run_ms, 1):
+        text += f" run_ms={run_ms:.1f}"
+    return f"{text} cancel_reason={cancel_reason}" if cancel_reason else text
 
 
 def _trace(record: logging.LogRecord) -> str:

@@ -1,5 +1,6 @@
 """The logger `slipknot.serve`, as it is set up in every process of a cluster."""
 
+import asyncio
 import io
 import json
 import logging
@@ -204,6 +205,39 @@ def test_the_access_log_tells_what_else_there_is_to_tell(configure: Configure) -
     assert (fields["queue_ms"], fields["run_ms"]) == (3.0, 9.0)
     assert fields["cancel_reason"] == "CLIENT_DISCONNECTED"
     assert "serve_access_log" not in fields and "access_details" not in fields
+
+
+def test_a_line_of_the_access_log_is_the_same_whoever_listens(
+    configure: Configure, in_request: RequestContext
+) -> None:
+    """On a loop lines are made without a record, unless there is another handler that wants one."""
+    out = configure()
+    values: list[tuple[Any, ...]] = [("GET", "/shop", 200, 12.34), ("CALL", "f", "CANCELLED", 0.04)]
+    details: list[dict[str, Any]] = [
+        {},
+        {"queue_ms": 0.04, "run_ms": 0.06},
+        {"queue_ms": 3, "run_ms": 1e4, "cancel_reason": "REQUESTED"},
+    ]
+    heard: list[logging.LogRecord] = []
+    listener = logging.Handler()
+    listener.emit = heard.append  # type: ignore[method-assign]
+
+    async def write_all() -> None:
+        for more in details:
+            for each in values:
+                access_log(*each, **more)
+
+    for listeners in ([], [listener]):
+        logger.handlers[1:] = listeners
+        asyncio.run(write_all())
+        logger.handlers[0].flush()
+    lines = [re.sub(TIME, "TIME", line) for line in out.getvalue().splitlines()]
+    count = len(values) * len(details)
+    assert len(heard) == count
+    assert lines[:count] == lines[count:]
+    assert lines[-1] == (
+        "INFO TIME proxy 7 [r-1] -- CALL f CANCELLED 0.0ms queue_ms=3.0 run_ms=10000.0 cancel_reason=REQUESTED"
+    )
 
 
 @pytest.mark.parametrize("settings", [{"enable_access_log": False}, {"log_level": "WARNING"}], ids=str)
