@@ -220,7 +220,7 @@ def test_a_line_of_the_access_log_is_the_same_whoever_listens(
     ]
     heard: list[logging.LogRecord] = []
     listener = logging.Handler()
-    listener.emit = heard.append  # type: ignore[method-assign]
+    listener.emit = heard.append  # type: ignore[assignment]
 
     async def write_all() -> None:
         for more in details:
@@ -236,7 +236,8 @@ def test_a_line_of_the_access_log_is_the_same_whoever_listens(
     assert len(heard) == count
     assert lines[:count] == lines[count:]
     assert lines[-1] == (
-        "INFO TIME proxy 7 [r-1] -- CALL f CANCELLED 0.0ms queue_ms=3.0 run_ms=10000.0 cancel_reason=REQUESTED"
+        "INFO TIME proxy 7 [r-1] -- CALL f CANCELLED 0.0ms"
+        " queue_ms=3.0 run_ms=10000.0 cancel_reason=REQUESTED"
     )
 
 
