@@ -19,14 +19,19 @@ from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from slipknot_core.autoscaling_spec import AutoscalingSpec
-from slipknot_core.errors import ApplicationNotFoundError, ControllerUnavailableError, NotLeaderError
+from slipknot_core.errors import (
+    ApplicationNotFoundError,
+    ControllerUnavailableError,
+    NotLeaderError,
+    StateNotStoredError,
+)
 from slipknot_core.ids import DeploymentId
 from slipknot_core.spec import ApplicationSpec, DeploymentSpec
 from slipknot_core.tasks import TaskOwner
 
 from .config_file import read_builds
 from .desired import ApplicationRecord, Build
-from .store import Fenced, RevisionConflict, StateStore, StoreUnavailable
+from .store import Fenced, RevisionConflict, StateStore, StoreRefused, StoreUnavailable
 from .store.interface import ABSENT
 from .validation import check_no_pickle, check_num_replicas, check_route_is_free, checked_application
 
@@ -108,6 +113,7 @@ class Applications:
         Raises:
             ValueError: The spec is not valid.
             ConflictError: Another application has its route prefix.
+            StateNotStoredError: The store takes no changes; nothing was changed. Every change may raise it.
         """
 
         async def change() -> int:
@@ -194,6 +200,7 @@ class Applications:
 
         Raises:
             ValueError: The config is not valid; nothing was changed.
+            StateNotStoredError: The store takes no changes; a part of the config may have been applied.
         """
 
         async def change() -> int:
@@ -329,7 +336,8 @@ class Applications:
         )
 
     async def _delete_key(self, key: str) -> None:
-        await self._store.delete(key, self._revisions.pop(key, None))
+        await self._store.delete(key, self._revisions.get(key))
+        self._revisions.pop(key, None)
 
     async def _in_turn(self, change: Callable[[], Awaitable[Result]]) -> Result:
         outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -353,6 +361,8 @@ class Applications:
         return await outcome
 
     def _translated(self, error: Exception) -> Exception:
+        if isinstance(error, StoreRefused):
+            return StateNotStoredError(f"the change could not be stored: {error}")
         if not isinstance(error, Fenced | RevisionConflict | StoreUnavailable):
             return error
         self._on_doubt(f"a change could not be stored: {error}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slipknot_core.autoscaling_spec import AutoscalingSpec
+from slipknot_core.errors import StateNotStoredError
 from slipknot_core.ids import DeploymentId
 from slipknot_core.spec import DeploymentSpec
 from slipknot_core.tasks import TaskOwner
@@ -158,6 +159,8 @@ class Autoscaler:
             load = self._ongoing(deployment_id) + self._demand.queued(deployment_id, time.monotonic())
             number, policy.state = policy_answer(scaling, outcome, load)
             await self._applications.autoscale(deployment_id, scaling, number)
+        except StateNotStoredError as refusal:
+            error = str(refusal)
         except (NoRoom, ValueError) as caught:
             error = f"The autoscaling policy {scaling.policy_function!r} failed:\n{caught}"
         finally:
@@ -175,10 +178,16 @@ class Autoscaler:
 
     def _change(self, deployment_id: DeploymentId, scaling: AutoscalingSpec, number: int) -> None:
         self._changing.add(deployment_id)
-        change = self._tasks.spawn(
-            self._applications.autoscale(deployment_id, scaling, number), f"scale {deployment_id}"
-        )
+        change = self._tasks.spawn(self._autoscale(deployment_id, scaling, number), f"scale {deployment_id}")
         change.add_done_callback(lambda _: self._changing.discard(deployment_id))
+
+    async def _autoscale(self, deployment_id: DeploymentId, scaling: AutoscalingSpec, number: int) -> None:
+        error = ""
+        try:
+            await self._applications.autoscale(deployment_id, scaling, number)
+        except StateNotStoredError as refusal:  # decided again with the next look
+            error = f"Autoscaling to {number} failed: {refusal}"
+        self._note(deployment_id, error)
 
     def _ongoing(self, deployment_id: DeploymentId) -> int:
         observed = self._observed.get(deployment_id)

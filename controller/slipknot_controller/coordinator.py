@@ -15,31 +15,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from slipknot_core.errors import NotLeaderError, ProtocolError
+from slipknot_core.errors import NotLeaderError, ProtocolError, StateNotStoredError
 from slipknot_core.ids import DeploymentId, new_replica_id
-from slipknot_core.spec import ApplicationSpec, DeploymentSpec, ReplicaLaunch
+from slipknot_core.spec import DeploymentSpec, ReplicaLaunch
 from slipknot_core.tasks import TaskOwner
-from slipknot_proto.v1 import controller_pb2, discovery_pb2
 
 from .applications import Applications
 from .archives import Archives
 from .autoscaler import Autoscaler
 from .condition import Condition, after_order
-from .desired import ApplicationRecord, Build, Desired
-from .engine import BuildInterrupted, NoRoom
-from .latest import Latest
+from .desired import Desired
 from .leadership import Term
 from .leases import DrainOrder, Lease, Leases, ReconfigureOrder
-from .messages import snapshot_message, status_message
 from .nodes_engine import NodesEngine
 from .observed import DEFAULT_SHUTDOWN_TIMEOUT_S, ObservedDeployment, Registration, Replica
+from .publisher import Publisher
 from .reconcile import reconcile
 from .reconcile_queue import ReconcileQueue
 from .recovery import has_recovered, was_replaced
-from .rollback import after_failure
-from .rollout import after_rollout, is_deleted, wanted_deployments
-from .routes import application_routes
-from .store import Fenced, StateStore, StoreUnavailable
+from .rollout import wanted_deployments
+from .steps import Steps
+from .store import Fenced, StateStore, StoreRefused, StoreUnavailable
 from .store.interface import raise_counter
 
 logger = logging.getLogger("slipknot.serve")
@@ -57,12 +53,6 @@ ORPHAN_S = 10.0
 """A process that a node reports, and that has not registered this long after, is stopped."""
 ANSWER_S = 2.0
 """A replica whose node has gone has so long to say that it is still there."""
-BUILD_TIMEOUT_S = 120.0
-"""For building an application from its import path."""
-MODELS_PUBLISH_S = 0.1
-"""Reports of multiplexed models are collected for this long before a snapshot tells them."""
-MODELS_PUBLISH_PER_REPLICA_S = 0.002
-"""Added for each replica in the cluster: a snapshot tells all of them, to all of them."""
 DELETE_SLACK_S = 10.0
 """Given to a shutdown of the cluster on top of the longest graceful shutdown."""
 
@@ -83,17 +73,12 @@ class Coordinator:
     def __init__(
         self, store: StateStore, address: str, *, allow_pickle: bool = True, term: Term | None = None
     ) -> None:
-        self.epoch = 0
-        self.admin_address = ""
-        """Where this controller's metrics are."""
         self._term = term or Term(0, store)
         self.applications = Applications(
             store, self._application_changed, self._term.lose, allow_pickle=allow_pickle
         )
         self.archives = Archives(store)
         self.engine = NodesEngine()
-        self.snapshots: Latest[discovery_pb2.Snapshot] = Latest()
-        self.statuses: Latest[controller_pb2.ClusterStatus] = Latest()
         self._store = store
         self._address = address
         self._allow_pickle = allow_pickle
@@ -102,17 +87,26 @@ class Coordinator:
         self.autoscaler = Autoscaler(self.applications, self._observed, is_ready, evaluate, self._changed)
         self._owners: dict[str, DeploymentId] = {}
         self._leases = Leases()
-        self._proxies: dict[str, discovery_pb2.ProxyInfo] = {}
         self._queue: ReconcileQueue[str] = ReconcileQueue()
-        self._builds: dict[str, Build] = {}
+        self._steps = Steps(self.applications, self._observed, self.engine, self._queue)
+        self.publisher = Publisher(
+            address,
+            self.applications,
+            self._observed,
+            self.engine,
+            lambda: self._recovery is None and self.is_leading(),
+            refuse_pickle=not allow_pickle,
+        )
         self._tasks = TaskOwner("coordinator")
         self._recovery: asyncio.TimerHandle | None = None
-        self._models_timer: asyncio.TimerHandle | None = None
-        self._snapshot_version = 0
-        self._routes: object = None
 
     def __repr__(self) -> str:
         return f"<Coordinator epoch {self.epoch}: {self.applications.records.keys()}, {self._queue}>"
+
+    @property
+    def epoch(self) -> int:
+        """This controller's term, as members know it."""
+        return self.publisher.epoch
 
     @property
     def observed(self) -> Mapping[DeploymentId, ObservedDeployment]:
@@ -121,7 +115,7 @@ class Coordinator:
 
     async def start(self) -> None:
         """Read the desired state and begin to work on it."""
-        self.epoch = await raise_counter(self._store, "epoch", at_least=self._term.revision - 1)
+        self.publisher.epoch = await raise_counter(self._store, "epoch", at_least=self._term.revision - 1)
         self.engine.listen(self)
         await self.applications.load()
         if self.applications.records:
@@ -130,7 +124,7 @@ class Coordinator:
             )
             logger.info("Recovering %d applications.", len(self.applications.records))
         else:
-            self._publish()
+            self.publisher.publish()
         self._tasks.spawn(self._work(), "reconcile")
         self.autoscaler.start()
 
@@ -138,15 +132,13 @@ class Coordinator:
         """Let go of everything; calling it twice is fine."""
         if self._recovery is not None:
             self._recovery.cancel()
-        if self._models_timer is not None:
-            self._models_timer.cancel()
         await self.autoscaler.stop()
         await self._tasks.stop()
+        await self._steps.stop()
         self._queue.close()
         self.engine.close()
         self._leases.close()
-        self.snapshots.close()
-        self.statuses.close()
+        self.publisher.close()
         await self.applications.stop()
 
     def is_leading(self) -> bool:
@@ -160,6 +152,7 @@ class Coordinator:
         Raises:
             NotLeaderError: Somebody else leads.
             ProtocolError: There was never such an epoch.
+            StateNotStoredError: The store takes no changes.
         """
         if not self.is_leading():
             raise NotLeaderError("this controller's term has ended")
@@ -172,10 +165,11 @@ class Coordinator:
         except (Fenced, StoreUnavailable) as error:
             self._term.lose(f"a member has seen epoch {seen}: {error}")
             raise NotLeaderError("another controller leads") from None
+        except StoreRefused as error:
+            raise StateNotStoredError(f"epoch {seen} could not be stored: {error}") from None
         if epoch > self.epoch:
             logger.warning("A member has seen epoch %d; going on with epoch %d.", seen, epoch)
-            self.epoch, self._routes = epoch, None
-            self._publish()
+            self.publisher.raise_epoch(epoch)
 
     async def delete_everything(self) -> None:
         """Delete all applications and wait until their replicas are gone, within bounds."""
@@ -184,7 +178,7 @@ class Coordinator:
         await self.applications.delete_all()
         try:
             async with asyncio.timeout(max(timeouts, default=0.0) + DELETE_SLACK_S):
-                async for status in self.statuses.watch():
+                async for status in self.publisher.statuses.watch():
                     if not status.applications:
                         return
         except TimeoutError:
@@ -227,9 +221,7 @@ class Coordinator:
         had_run = observed.has_run
         take_note(observed, time.monotonic())
         if observed.has_run and not had_run and observed.wanted is not None:
-            self._tasks.spawn(
-                self.applications.prove(deployment_id, observed.wanted.spec.version), "note a proven version"
-            )
+            self._steps.prove(deployment_id, observed)
         self._changed(deployment_id)
         return True
 
@@ -244,9 +236,8 @@ class Coordinator:
         replica = self._replica(lease.replica_id)
         if replica is None:
             return
-        if replica.model_ids != model_ids and self._models_timer is None:
-            delay_s = MODELS_PUBLISH_S + MODELS_PUBLISH_PER_REPLICA_S * len(self._owners)
-            self._models_timer = asyncio.get_running_loop().call_later(delay_s, self._publish_models)
+        if replica.model_ids != model_ids:
+            self.publisher.publish_models(len(self._owners))
         replica.model_ids = model_ids
 
     def replica_left(self, lease: Lease) -> None:
@@ -258,30 +249,6 @@ class Coordinator:
         if deployment_id is not None and observed is not None and lease.replica_id in observed.replicas:
             observed.lease_lost(lease.replica_id, time.monotonic())
             self._changed(deployment_id)
-
-    def proxy_joined(self, proxy: discovery_pb2.ProxyInfo) -> None:
-        """A proxy follows the snapshots."""
-        self._proxies[proxy.proxy_id] = proxy
-        self._publish_status()
-
-    def proxy_left(self, proxy: discovery_pb2.ProxyInfo) -> None:
-        """A proxy's connection has ended."""
-        if self._proxies.get(proxy.proxy_id) is proxy:
-            del self._proxies[proxy.proxy_id]
-            self._publish_status()
-
-    def status(self) -> controller_pb2.ClusterStatus:
-        """The status now."""
-        status = status_message(
-            self.epoch,
-            self._snapshot_version,
-            self.applications.records,
-            self._observed,
-            (self._proxies.values(), self.engine.view()),
-            leader_address=self._address,
-        )
-        status.admin_address = self.admin_address
-        return status
 
     # --- `EngineListener`.
 
@@ -312,7 +279,7 @@ class Coordinator:
         asyncio.get_running_loop().call_later(ORPHAN_S, self._stop_orphans)
         for name in self.applications.records:
             self._queue.add(name)
-        self._publish_status()
+        self.publisher.publish_status()
 
     # --- `Effects` of reconciling.
 
@@ -382,7 +349,7 @@ class Coordinator:
                 logger.exception("Reconciling application %r failed; trying again in %.1f s.", name, delay_s)
             finally:
                 self._queue.done(name)
-            self._publish()
+            self.publisher.publish()
             await asyncio.sleep(0)  # let the members be heard between two rounds
 
     def _reconcile(self, name: str) -> None:
@@ -402,7 +369,7 @@ class Coordinator:
                 self._queue.add_after(name, at_s - now_s)
         if _is_wanted(wanted_deployments(record, self._observed)) != _is_wanted(wanted):
             self._queue.add(name)
-        self._advance(record)
+        self._steps.advance(record)
 
     def _reconcile_deployment(self, deployment_id: DeploymentId, desired: Desired | None) -> float | None:
         observed = self._observed.setdefault(deployment_id, ObservedDeployment())
@@ -416,37 +383,6 @@ class Coordinator:
         before = self._observed.get(desired.id, ObservedDeployment()).wanted
         return desired if before is None else replace(desired, generation=before.generation)
 
-    def _advance(self, record: ApplicationRecord) -> None:
-        """Begin what takes time, or take the next step of a rollout that has come so far."""
-        if is_deleted(record, self._observed):
-            self._tasks.spawn(self.applications.remove(record), f"remove {record.name}")
-            return
-        after = after_rollout(record, self._observed) or after_failure(record, self._observed)
-        if after is not None:
-            self._tasks.spawn(self.applications.replace(record, after), f"go on with {record.name}")
-        build = record.build
-        if (
-            build
-            and not build.error
-            and self.engine.can_build()
-            and self._builds.get(record.name) is not build
-        ):
-            self._builds[record.name] = build
-            self._tasks.spawn(self._build(record, build), f"build {record.name}")
-
-    async def _build(self, record: ApplicationRecord, build: Build) -> None:
-        outcome: ApplicationSpec | str
-        try:
-            outcome = await self.engine.build(record.name, build, BUILD_TIMEOUT_S)
-        except (NoRoom, BuildInterrupted) as error:
-            logger.warning("Building application %r again: %s.", record.name, error)
-            self._queue.retry(record.name)
-            return
-        finally:
-            if self._builds.get(record.name) is build:
-                del self._builds[record.name]
-        await self.applications.finish_build(record, outcome)
-
     def _end_recovery(self) -> None:
         self._recovery = None
         for name in self.applications.records:
@@ -457,28 +393,6 @@ class Coordinator:
         for replica_id in [r for r in self.engine.processes() if r not in known]:
             logger.warning("Stopping replica %s, which nobody wants.", replica_id)
             self.engine.stop(replica_id, DEFAULT_SHUTDOWN_TIMEOUT_S)
-
-    def _publish(self) -> None:
-        if self._recovery is None and self.is_leading():
-            routes = application_routes(self.applications.records, self._observed)
-            if routes != self._routes:
-                self._routes = routes
-                self._snapshot_version += 1
-                self.snapshots.publish(
-                    snapshot_message(
-                        self.epoch, self._snapshot_version, routes, refuse_pickle=not self._allow_pickle
-                    )
-                )
-        self._publish_status()
-
-    def _publish_models(self) -> None:
-        self._models_timer = None
-        self._publish()
-
-    def _publish_status(self) -> None:
-        status = self.status()
-        if status != self.statuses.value:
-            self.statuses.publish(status)
 
 
 def _is_wanted(wanted: Mapping[DeploymentId, Desired | None]) -> dict[DeploymentId, bool]:

@@ -138,7 +138,7 @@ class Controller:
 
     def _coordinator_of(self, term: Term) -> Coordinator:
         coordinator = Coordinator(term.store, self.address, allow_pickle=self.config.allow_pickle, term=term)
-        coordinator.admin_address = self._admin_address
+        coordinator.publisher.admin_address = self._admin_address
         return coordinator
 
 

@@ -23,7 +23,7 @@ def controller_readings(coordinator: "Coordinator | None") -> list[Reading]:
     leader = gauge("slipknot_controller_leader", "1: this controller leads.", float(coordinator is not None))
     if coordinator is None:
         return [leader]
-    status = coordinator.status()
+    status = coordinator.publisher.status()
     return [
         leader,
         gauge("slipknot_controller_epoch", "The controller's term.", status.epoch),

@@ -224,10 +224,11 @@ class NodesEngine:
             return
         del self._sessions[node_id]
         logger.info("Node %s left.", node_id)
+        if self._listener is None:
+            return  # closed: whether it comes back is another engine's concern
         loop = asyncio.get_running_loop()
         self._absences[node_id] = loop.call_later(NODE_RETURN_S, self._give_up_node, node_id)
-        if self._listener is not None:
-            self._listener.node_left([h.replica_id for h in self._holdings.values() if h.node_id == node_id])
+        self._listener.node_left([h.replica_id for h in self._holdings.values() if h.node_id == node_id])
         self._room_changed()
 
     def process_exited(self, session: NodeSession, replica_id: str, message: str) -> None:

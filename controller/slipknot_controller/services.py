@@ -1,13 +1,14 @@
 """`ControllerService` for people and programs, `DiscoveryService` for everyone who routes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
 from slipknot_core.archive import ArchiveError
-from slipknot_core.errors import PermissionDeniedError
+from slipknot_core.errors import PermissionDeniedError, StateNotStoredError
 from slipknot_core.ids import DeploymentId
 from slipknot_core.rpc.access import caller_role
 from slipknot_core.rpc.roles import Role
@@ -19,6 +20,7 @@ from .archives import used_archives
 from .coordinator import Coordinator
 from .seat import Seat
 from .standby import Standby
+from .store import StoreRefused
 
 MAX_DEPLOY_ID_LENGTH = 64
 
@@ -79,7 +81,8 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
 
     async def FindArchive(self, request: Any, context: Any) -> Any:
         """As documented in controller.proto."""
-        exists = await self._coordinator.archives.renew(request.digest)
+        with _store_refusals():
+            exists = await self._coordinator.archives.renew(request.digest)
         return controller_pb2.FindArchiveResponse(exists=exists)
 
     async def UploadArchive(self, request_iterator: AsyncIterator[Any], context: Any) -> Any:
@@ -93,10 +96,11 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
                 yield request.data
 
         try:
-            await archives.put(first.digest, chunks())
+            with _store_refusals():
+                await archives.put(first.digest, chunks())
+                await archives.collect(used_archives(self._applications.records.values()))
         except ArchiveError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        await archives.collect(used_archives(self._applications.records.values()))
         return controller_pb2.UploadArchiveResponse()
 
     async def GetStatus(self, request: Any, context: Any) -> Any:
@@ -105,7 +109,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         if coordinator is None:
             status = await self._standby.status(self._seat.leader_address)
             return controller_pb2.GetStatusResponse(status=status)
-        return controller_pb2.GetStatusResponse(status=coordinator.status())
+        return controller_pb2.GetStatusResponse(status=coordinator.publisher.status())
 
     async def WatchStatus(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """As documented in controller.proto."""
@@ -113,7 +117,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         statuses = (
             self._standby.statuses(self._seat.leader_address)
             if coordinator is None
-            else coordinator.statuses.watch()
+            else coordinator.publisher.statuses.watch()
         )
         async for status in statuses:
             yield controller_pb2.WatchStatusResponse(status=status)
@@ -149,19 +153,27 @@ class DiscoveryService(discovery_pb2_grpc.DiscoveryServiceServicer):
             # Deployers tell their credentials to the proxies that they are told of.
             raise PermissionDeniedError(f"a proxy needs the role {Role.MEMBER}")
         if proxy is not None:
-            coordinator.proxy_joined(proxy)
+            coordinator.publisher.proxy_joined(proxy)
         try:
-            async for snapshot in coordinator.snapshots.watch():
+            async for snapshot in coordinator.publisher.snapshots.watch():
                 yield discovery_pb2.WatchResponse(snapshot=snapshot)
         finally:
             if proxy is not None:
-                coordinator.proxy_left(proxy)
+                coordinator.publisher.proxy_left(proxy)
 
     async def ReportDemand(self, request: Any, context: Any) -> Any:
         """As documented in discovery.proto."""
         queued = {DeploymentId(q.app_name, q.deployment_name): q.count for q in request.queued if q.count}
         self._seat.leading().autoscaler.reported(request.caller, queued)
         return discovery_pb2.ReportDemandResponse()
+
+
+@contextmanager
+def _store_refusals() -> Iterator[None]:
+    try:
+        yield
+    except StoreRefused as error:
+        raise StateNotStoredError(f"the upload could not be stored: {error}") from None
 
 
 def _deploy_id(request: Any) -> str:

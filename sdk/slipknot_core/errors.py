@@ -15,6 +15,7 @@ ValueError.
     ├── PermissionDeniedError              the credentials are of too small a role; get those of a larger one
     ├── ConflictError                      another application holds this route prefix; choose another
     ├── ControllerUnavailableError         the controller cannot be reached; start it or check the address
+    ├── StateNotStoredError                the controller's store takes no changes; make room where it is
     └── NotLeaderError                     this controller does not lead; ask the one that does
     RemoteTraceback                        a remote traceback's text, the __cause__ of user exceptions
 
@@ -164,6 +165,16 @@ class ControllerUnavailableError(SlipknotServeException):
     http_status = 503
 
 
+class StateNotStoredError(SlipknotServeException):
+    """The controller's store refused the change, for example because its disk is full; what was wanted before
+    is still wanted. The message names the store.
+    """
+
+    reason = "STATE_NOT_STORED"
+    grpc_code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    http_status = 507
+
+
 class NotLeaderError(SlipknotServeException):
     """Another controller leads.
 
@@ -212,6 +223,7 @@ BY_REASON: dict[str, type[SlipknotServeException]] = {
         PermissionDeniedError,
         ConflictError,
         ControllerUnavailableError,
+        StateNotStoredError,
         NotLeaderError,
     )
 }

@@ -1,5 +1,6 @@
 """Real etcd clusters on loopback whose members can be killed, frozen and started again."""
 
+import base64
 import itertools
 import json
 import os
@@ -12,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,23 @@ class EtcdCluster:
                 self.start(number)
         self.wait_until_healthy()
 
+    def fill(self) -> None:
+        """Write until a single member takes no more; it needs a small `--quota-backend-bytes`."""
+        number = 0
+        while "error" not in self._post(
+            0, "/v3/kv/put", {"key": _text("fill"), "value": _text("x" * 200_000)}
+        ):
+            number += 1
+            assert number < 10_000, "etcd has no quota"
+
+    def make_room(self) -> None:
+        """Remove what `fill` wrote, and let the member take changes again."""
+        answer = self._post(0, "/v3/kv/deleterange", {"key": _text("fill")})
+        self._post(0, "/v3/kv/compaction", {"revision": answer["header"]["revision"], "physical": True})
+        self._post(0, "/v3/maintenance/defragment")
+        for alarm in self._post(0, "/v3/maintenance/alarm", {"action": "GET"}).get("alarms", ()):
+            self._post(0, "/v3/maintenance/alarm", {**alarm, "action": "DEACTIVATE"})
+
     def leader(self) -> int:
         """The member that leads."""
         for number in range(self.size):
@@ -143,12 +161,15 @@ class EtcdCluster:
         status = self._post(number, "/v3/maintenance/status")
         return bool(status and status.get("leader"))
 
-    def _post(self, number: int, path: str) -> dict[str, Any]:
-        request = urllib.request.Request(f"http://{self.endpoints[number]}{path}", data=b"{}")
+    def _post(self, number: int, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        data = json.dumps(body or {}).encode()
+        request = urllib.request.Request(f"http://{self.endpoints[number]}{path}", data=data)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=1.0) as response:
+            with opener.open(request, timeout=10.0 if body else 1.0) as response:
                 return dict(json.loads(response.read()))
+        except urllib.error.HTTPError as error:
+            return {"error": error.read().decode()}
         except (OSError, urllib.error.URLError, ValueError):
             return {}
 
@@ -169,6 +190,10 @@ def start_etcd(size: int = 1, arguments: Sequence[str] = ()) -> EtcdCluster:
 def new_prefix() -> str:
     """A prefix that no other test uses."""
     return f"test-{os.getpid()}-{next(_prefixes)}/"
+
+
+def _text(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def _free_port() -> int:

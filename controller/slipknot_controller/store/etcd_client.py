@@ -61,6 +61,8 @@ _PASSING = (
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 )
 """What another member, or the same one a moment later, may answer differently."""
+_NO_SPACE = "database space exceeded"
+"""The quota is used up: nothing is written until somebody makes room and takes the alarm back."""
 _STALE_TOKEN = ("invalid auth token", "auth: revision", "user name is empty")
 
 LEADER_METADATA = (("hasleader", "true"),)
@@ -247,7 +249,7 @@ class EtcdClient:
                 reason = f"{error.code().name}: {error.details()}"
                 if is_stale_token(error) and self._token:
                     self.forget_token()
-                elif error.code() not in _PASSING:
+                elif error.code() not in _PASSING or _NO_SPACE in (error.details() or ""):
                     raise StoreRefused(f"etcd refuses {what}: {reason}") from None
                 elif not never_connected(error):
                     is_repeated = True

@@ -53,7 +53,9 @@ class StoreUnavailable(OSError):
 
 
 class StoreRefused(OSError):
-    """The store answers, but not to us: credentials, certificates, its own limits. Trying again is no use."""
+    """The store answers, but will not: credentials, certificates, its own limits, a full disk. Nothing was
+    changed; trying again is no use before somebody has done something about it.
+    """
 
 
 class Fenced(Exception):

@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TypeVar
 
-from .interface import ABSENT, Change, Entry, RevisionConflict, StoreClosed
+from .interface import ABSENT, Change, Entry, RevisionConflict, StoreClosed, StoreRefused
 from .watchers import Watchers
 
 _Result = TypeVar("_Result")
@@ -34,7 +34,8 @@ INSERT OR IGNORE INTO revision VALUES (0, 0);
 class SqliteStore:
     """A `StateStore` in a file. Make it with `open`."""
 
-    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, path: str, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+        self._path = path
         self._connection = connection
         self._thread = thread
         self._watchers = Watchers()
@@ -52,10 +53,8 @@ class SqliteStore:
             connection = await asyncio.get_running_loop().run_in_executor(thread, _connect, str(path))
         except sqlite3.Error as error:
             thread.shutdown(wait=False)
-            raise OSError(
-                f"cannot open the state store {str(path)!r}: {error}; move the file away"
-            ) from error
-        return cls(connection, thread)
+            raise OSError(f"cannot open the state store {str(path)!r}: {error}; {_remedy(error)}") from error
+        return cls(str(path), connection, thread)
 
     async def get(self, key: str) -> Entry | None:
         """As `StateStore.get`."""
@@ -102,7 +101,10 @@ class SqliteStore:
 
     async def _run(self, function: Callable[[], _Result]) -> _Result:
         self._check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        except sqlite3.Error as error:
+            raise StoreRefused(f"the state store {self._path!r} says: {error}") from error
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -137,11 +139,18 @@ def _set(connection: sqlite3.Connection, key: str, value: bytes | None, expected
     try:
         entry = _get(connection, key)
         revision = _write(connection, entry, Change(key, value, 0), expected)
+        connection.execute("COMMIT")  # fails, too, when the disk is full, and the transaction would stay open
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # some errors have rolled back already
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
     return revision
+
+
+def _remedy(error: sqlite3.Error) -> str:
+    if isinstance(error, sqlite3.OperationalError):
+        return "its directory must be writable and its disk have room"
+    return "move the file away"
 
 
 def _write(connection: sqlite3.Connection, entry: Entry | None, change: Change, expected: int | None) -> int:

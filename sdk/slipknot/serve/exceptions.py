@@ -16,6 +16,7 @@ from slipknot_core.errors import (
     RequestTimeoutError,
     SerializationError,
     SlipknotServeException,
+    StateNotStoredError,
     UnauthenticatedError,
 )
 
@@ -39,5 +40,6 @@ __all__ = [
     "RequestTimeoutError",
     "SerializationError",
     "SlipknotServeException",
+    "StateNotStoredError",
     "UnauthenticatedError",
 ]

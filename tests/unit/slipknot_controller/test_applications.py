@@ -4,8 +4,8 @@ import pytest
 
 from slipknot_controller.applications import Applications
 from slipknot_controller.standby import Standby
-from slipknot_controller.store import Fenced, MemoryStore, RevisionConflict, StoreUnavailable
-from slipknot_core.errors import ControllerUnavailableError, NotLeaderError
+from slipknot_controller.store import Fenced, MemoryStore, RevisionConflict, StoreRefused, StoreUnavailable
+from slipknot_core.errors import ControllerUnavailableError, NotLeaderError, StateNotStoredError
 from slipknot_core.rpc.credentials import NO_CREDENTIALS
 from slipknot_core.spec import ApplicationSpec, CodeSource, DeploymentSpec
 
@@ -45,6 +45,21 @@ async def test_a_change_that_is_in_doubt_ends_the_term(failure: Exception, seen:
     with pytest.raises(seen):
         await applications.deploy(spec())
     assert applications.records == before and len(doubts) == 1
+    await applications.stop()
+
+
+async def test_a_change_that_the_store_refuses_changes_nothing() -> None:
+    """The client is told in words, and what comes next is made as if nothing had been asked for."""
+    store, doubts = FailingStore(), list[str]()
+    applications = Applications(store, lambda _: None, doubts.append)
+    await applications.deploy(spec())
+    before = dict(applications.records)
+    store.failure = StoreRefused("the disk is full")
+    with pytest.raises(StateNotStoredError, match="the disk is full"):
+        await applications.deploy(spec())
+    assert applications.records == before and doubts == []
+    store.failure = None
+    await applications.deploy(spec())
     await applications.stop()
 
 
