@@ -1,0 +1,114 @@
+"""From the closing of the client's socket to `CancelledError` in the handler; what ran on all the same."""
+
+import asyncio
+import random
+import time
+
+from ..applications.journal import Journal
+from ..effort import Effort
+from ..figures import Figure
+from ..loads.disconnects import Leaver, leave_all
+from ..report.statistics import percentile
+from ..systems.system import Running, status
+from .metric import Metric, NotOffered
+
+HOPS = ("ingress", "downstream", "two hops down")
+BEGIN_WITHIN_S = 30.0
+NOTICE_WITHIN_S = 3.0
+"""Who has heard nothing for so long after the last client has left will hear nothing any more."""
+HANG_S = 6.0
+RANDOM_HANG_S = 2.0
+RANDOM_WITHIN_S = 1.0
+
+
+async def _single(running: Running, effort: Effort) -> list[Figure]:
+    return await _at_each_hop(running, effort.single_disconnects, is_together=False)
+
+
+async def _together(running: Running, effort: Effort) -> list[Figure]:
+    return await _at_each_hop(running, effort.disconnects, is_together=True)
+
+
+async def _at_each_hop(running: Running, count: int, *, is_together: bool) -> list[Figure]:
+    _offered(running)
+    figures = []
+    for hop, name in enumerate(HOPS):
+        case = f"{name}, {f'{count} together' if is_together else '1 at a time'}"
+        journal = running.journal()
+        if is_together:
+            left_s = await _leave(running, journal, hop, [f"t{n}" for n in range(count)])
+        else:
+            left_s = {}
+            for number in range(count):
+                left_s |= await _leave(running, journal, hop, [f"s{number}"])
+                if number == 2 and not journal.times_s("cancelled", hop):
+                    break  # nobody hears of it here, and each costs the whole wait
+        heard_s = journal.times_s("cancelled", hop)
+        late_ms = [1000 * (heard_s[its] - at_s) for its, at_s in left_s.items() if its in heard_s]
+        figures.append(Figure("cancel", case, "heard of", 100 * len(late_ms) / len(left_s), "%"))
+        if late_ms:
+            figures += [
+                Figure("cancel", case, "p50", percentile(late_ms, 50), "ms"),
+                Figure("cancel", case, "p99", percentile(late_ms, 99), "ms"),
+            ]
+    return figures
+
+
+async def _leave(running: Running, journal: Journal, hop: int, requests: list[str]) -> dict[str, float]:
+    """Let them begin, let their clients leave, wait until all were heard of; when each left."""
+    leavers = {its: Leaver(running.host, running.port, _path(hop, its, HANG_S)) for its in requests}
+    try:
+        if not await _all_in(journal, "began", hop, requests, BEGIN_WITHIN_S):
+            raise RuntimeError(f"{len(requests)} requests did not begin")
+    finally:
+        leave_all(leavers.values())
+    await _all_in(journal, "cancelled", hop, requests, NOTICE_WITHIN_S)
+    return {its: leaver.left_s for its, leaver in leavers.items() if leaver.left_s is not None}
+
+
+async def _all_in(journal: Journal, what: str, hop: int, requests: list[str], within_s: float) -> bool:
+    until_s = time.monotonic() + within_s
+    while not set(requests) <= journal.times_s(what, hop).keys():
+        if time.monotonic() > until_s:
+            return False
+        await asyncio.sleep(0.01)
+    return True
+
+
+async def _random(running: Running, effort: Effort) -> list[Figure]:
+    _offered(running)
+    case = f"random, {effort.random_cancels} requests"
+    journal = running.journal()
+    moments_s = random.Random(0)
+
+    async def one(number: int) -> None:
+        leaver = Leaver(running.host, running.port, _path(2, f"random{number}", RANDOM_HANG_S))
+        await asyncio.sleep(moments_s.uniform(0.0, RANDOM_WITHIN_S))
+        leaver.leave()
+
+    await asyncio.gather(*(one(number) for number in range(effort.random_cancels)))
+    await asyncio.sleep(RANDOM_HANG_S + 1.0)
+    return [
+        Figure("cancel", case, name, sum(its.startswith("random") for its in journal.times_s(what, 2)), "")
+        for name, what in (
+            ("began downstream", "began"),
+            ("were cancelled", "cancelled"),
+            ("ran to the end", "completed"),
+        )
+    ]
+
+
+def _path(hop: int, request: str, seconds: float) -> str:
+    return f"/hang/{hop}?request={request}&seconds={seconds}"
+
+
+def _offered(running: Running) -> None:
+    if status(running.port, _path(2, "probe", 0.0)) != 200:
+        raise NotOffered("there is no chain of three")
+
+
+CANCEL = (
+    Metric("cancel", "chain", _single),
+    Metric("cancel", "chain", _together),
+    Metric("cancel", "chain", _random),
+)
