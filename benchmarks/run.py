@@ -86,7 +86,11 @@ class Run:
         system = running.system.name
         try:
             async with asyncio.timeout(metric.within_s):
-                figures = await metric.measure(running, self._effort)
+                async for figures in metric.measure(running, self._effort):
+                    for figure in figures:
+                        seen = Observation(figure, system, number)
+                        self.observations.append(seen)
+                        self._say(seen)
         except NotOffered as error:
             if number == 1:
                 self._miss(Gap(system, metric.group, None, str(error)))
@@ -94,10 +98,6 @@ class Run:
         except Exception as error:  # noqa: BLE001 - whatever it is, the other metrics are still wanted
             self._miss(Gap(system, metric.group, number, f"{type(error).__name__}: {error}"[:500]))
             return False
-        for figure in figures:
-            seen = Observation(figure, system, number)
-            self.observations.append(seen)
-            self._say(seen)
         return True
 
     def _stop(self, running: Running) -> None:

@@ -12,17 +12,9 @@ class Noop(litserve.LitAPI):
     def setup(self, device: str) -> None:
         """No model."""
 
-    def decode_request(self, request: Any) -> Any:
-        """As it is."""
-        return request
-
     def predict(self, x: Any) -> str:
         """Answer."""
         return "ok"
-
-    def encode_response(self, output: Any) -> Any:
-        """As it is."""
-        return output
 
 
 if __name__ == "__main__":

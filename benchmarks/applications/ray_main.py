@@ -23,8 +23,7 @@ def main() -> None:
         serve.run(getattr(serve_app, name))
         signal.pause()
     except KeyboardInterrupt:
-        serve.shutdown()
-        ray.shutdown()
+        ray.shutdown()  # `serve.shutdown` waits half a minute with some switches
 
 
 if __name__ == "__main__":

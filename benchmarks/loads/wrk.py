@@ -31,7 +31,9 @@ class Outcome:
     p50_ms: float
     p99_ms: float
     errors: int
-    """Connections that failed, timeouts, and answers other than 2xx and 3xx."""
+    """Connections that failed, timeouts, and bad answers."""
+    bad_answers: int
+    """Those other than 2xx and 3xx."""
 
 
 def is_installed() -> bool:
@@ -78,10 +80,15 @@ def parse(output: str) -> Outcome:
         raise ValueError(f"wrk said: {output.strip()}")
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", output)
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
-    count = sum(map(int, errors.groups())) if errors else 0
-    count += int(refused[1]) if refused else 0
+    failed = sum(map(int, errors.groups())) if errors else 0
+    bad_answers = int(refused[1]) if refused else 0
     return Outcome(
-        int(requests[1]), float(rate[1]), _percentile_ms(output, 50), _percentile_ms(output, 99), count
+        int(requests[1]),
+        float(rate[1]),
+        _percentile_ms(output, 50),
+        _percentile_ms(output, 99),
+        failed + bad_answers,
+        bad_answers,
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import AsyncIterator
 
 from ..applications.journal import Journal
 from ..effort import Effort
@@ -21,17 +22,18 @@ RANDOM_HANG_S = 2.0
 RANDOM_WITHIN_S = 1.0
 
 
-async def _single(running: Running, effort: Effort) -> list[Figure]:
-    return await _at_each_hop(running, effort.single_disconnects, is_together=False)
+async def _single(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
+    async for figures in _at_each_hop(running, effort.single_disconnects, is_together=False):
+        yield figures
 
 
-async def _together(running: Running, effort: Effort) -> list[Figure]:
-    return await _at_each_hop(running, effort.disconnects, is_together=True)
+async def _together(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
+    async for figures in _at_each_hop(running, effort.disconnects, is_together=True):
+        yield figures
 
 
-async def _at_each_hop(running: Running, count: int, *, is_together: bool) -> list[Figure]:
+async def _at_each_hop(running: Running, count: int, *, is_together: bool) -> AsyncIterator[list[Figure]]:
     _offered(running)
-    figures = []
     for hop, name in enumerate(HOPS):
         case = f"{name}, {f'{count} together' if is_together else '1 at a time'}"
         journal = running.journal()
@@ -45,13 +47,12 @@ async def _at_each_hop(running: Running, count: int, *, is_together: bool) -> li
                     break  # nobody hears of it here, and each costs the whole wait
         heard_s = journal.times_s("cancelled", hop)
         late_ms = [1000 * (heard_s[its] - at_s) for its, at_s in left_s.items() if its in heard_s]
-        figures.append(Figure("cancel", case, "heard of", 100 * len(late_ms) / len(left_s), "%"))
+        yield [Figure("cancel", case, "heard of", 100 * len(late_ms) / len(left_s), "%")]
         if late_ms:
-            figures += [
+            yield [
                 Figure("cancel", case, "p50", percentile(late_ms, 50), "ms"),
                 Figure("cancel", case, "p99", percentile(late_ms, 99), "ms"),
             ]
-    return figures
 
 
 async def _leave(running: Running, journal: Journal, hop: int, requests: list[str]) -> dict[str, float]:
@@ -75,7 +76,7 @@ async def _all_in(journal: Journal, what: str, hop: int, requests: list[str], wi
     return True
 
 
-async def _random(running: Running, effort: Effort) -> list[Figure]:
+async def _random(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
     _offered(running)
     case = f"random, {effort.random_cancels} requests"
     journal = running.journal()
@@ -88,7 +89,7 @@ async def _random(running: Running, effort: Effort) -> list[Figure]:
 
     await asyncio.gather(*(one(number) for number in range(effort.random_cancels)))
     await asyncio.sleep(RANDOM_HANG_S + 1.0)
-    return [
+    yield [
         Figure("cancel", case, name, sum(its.startswith("random") for its in journal.times_s(what, 2)), "")
         for name, what in (
             ("began downstream", "began"),

@@ -1,6 +1,7 @@
 """What a system takes while nobody asks for anything."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from ..effort import Effort
 from ..figures import Figure
@@ -9,12 +10,12 @@ from .cost import Cost
 from .metric import Metric
 
 
-async def _idle(running: Running, effort: Effort) -> list[Figure]:
+async def _idle(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
     await asyncio.sleep(effort.idle_s / 2)  # what belongs to the start is over
     with Cost(running) as cost:
         await asyncio.sleep(effort.idle_s)
     usage = running.processes.usage()
-    return [
+    yield [
         Figure("idle", "fastapi", "processes", usage.processes, ""),
         Figure("idle", "fastapi", "PSS", running.processes.pss_bytes() / 2**20, "MiB"),
         Figure("idle", "fastapi", "RSS", usage.rss_bytes / 2**20, "MiB"),

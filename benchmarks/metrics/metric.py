@@ -1,13 +1,14 @@
 """What a metric is."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..effort import Effort
 from ..figures import Figure
 from ..systems.system import Running
 
-Measure = Callable[[Running, Effort], Awaitable[list[Figure]]]
+Measure = Callable[[Running, Effort], AsyncIterator[list[Figure]]]
+"""Yields the figures of each load as soon as they are there, so that a later failure does not cost them."""
 
 
 class NotOffered(Exception):

@@ -1,5 +1,7 @@
 """A request that does nothing, by one connection and by many."""
 
+from collections.abc import AsyncIterator
+
 from ..effort import Effort
 from ..figures import Figure
 from ..loads.wrk import Post
@@ -8,21 +10,22 @@ from .metric import Metric
 from .wrk_load import measure_by_wrk
 
 
-async def _plain(running: Running, effort: Effort) -> list[Figure]:
-    return await _noop(running, effort, "plain")
+async def _plain(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
+    async for figures in _noop(running, effort, "plain"):
+        yield figures
 
 
-async def _fastapi(running: Running, effort: Effort) -> list[Figure]:
-    return await _noop(running, effort, "fastapi")
+async def _fastapi(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
+    async for figures in _noop(running, effort, "fastapi"):
+        yield figures
 
 
-async def _noop(running: Running, effort: Effort, handler: str) -> list[Figure]:
-    figures = []
+async def _noop(running: Running, effort: Effort, handler: str) -> AsyncIterator[list[Figure]]:
     for connections in effort.connections:
         case = f"{handler} c{connections}"
         # LitServe has no GET of the application's own.
         is_post = running.system.name == "litserve"
-        figures += await measure_by_wrk(
+        yield await measure_by_wrk(
             running,
             effort,
             "noop",
@@ -31,7 +34,6 @@ async def _noop(running: Running, effort: Effort, handler: str) -> list[Figure]:
             connections=connections,
             post=Post("application/json", text="{}") if is_post else None,
         )
-    return figures
 
 
 NOOP_PLAIN = Metric("noop", "plain", _plain, needs_wrk=True)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 
 from ..effort import Effort
 from ..figures import Figure
@@ -18,7 +19,7 @@ TIMES = 5
 REFUSED = 503
 
 
-async def _overload(running: Running, effort: Effort) -> list[Figure]:
+async def _overload(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
     pool = Pool(running.host, running.port)
     try:
         await _closed_loop(pool, effort.warm_up_s)
@@ -45,7 +46,7 @@ async def _overload(running: Running, effort: Effort) -> list[Figure]:
         if times_ms:
             figures.append(Figure("overload", case, f"{name} p50", percentile(times_ms, 50), "ms"))
             figures.append(Figure("overload", case, f"{name} p99", percentile(times_ms, 99), "ms"))
-    return figures
+    yield figures
 
 
 async def _closed_loop(pool: Pool, seconds: float) -> float:

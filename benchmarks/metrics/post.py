@@ -1,5 +1,7 @@
 """A body that is sent, read by the handler, and sent back."""
 
+from collections.abc import AsyncIterator
+
 from ..effort import Effort
 from ..figures import Figure
 from ..loads.wrk import Post
@@ -11,16 +13,14 @@ LARGE_BYTES = 1 << 20
 """From here on four connections are enough."""
 
 
-async def _post(running: Running, effort: Effort) -> list[Figure]:
-    figures = []
+async def _post(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
     for size_bytes in effort.body_bytes:
         connections = 4 if size_bytes >= LARGE_BYTES else 16
         case = f"{_size(size_bytes)} c{connections}"
         post = Post("application/octet-stream", size_bytes=size_bytes)
-        figures += await measure_by_wrk(
+        yield await measure_by_wrk(
             running, effort, "post", case, path="/echo", connections=connections, post=post
         )
-    return figures
 
 
 def _size(size_bytes: int) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections.abc import AsyncIterator
 
 from ..effort import Effort
 from ..figures import Figure
@@ -19,18 +20,17 @@ IMPORTS = {
 }
 
 
-async def _start(running: Running, effort: Effort) -> list[Figure]:
+async def _start(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
     # The start of this round has happened already.
-    figures = [Figure("start", "first 200", "time", running.start_s, "s")]
+    yield [Figure("start", "first 200", "time", running.start_s, "s")]
     if running.system.name in IMPORTS:
         python, statement = IMPORTS[running.system.name]
         times_s = [await _run(python, statement) for _ in range(effort.starts)]
         bare_s = min([await _run(python, "pass") for _ in range(effort.starts)])
-        figures += [
+        yield [
             Figure("start", "import", "time", min(times_s), "s"),
             Figure("start", "import", "without that of Python", min(times_s) - bare_s, "s"),
         ]
-    return figures
 
 
 async def _run(python: str, statement: str) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
 
 from ..effort import Effort
 from ..figures import Figure
@@ -12,8 +13,7 @@ from .cost import Cost
 from .metric import Metric
 
 
-async def _stream(running: Running, effort: Effort) -> list[Figure]:
-    figures = []
+async def _stream(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
     path = f"/stream?chunks={effort.stream_chunks}"
 
     async def one() -> int:
@@ -27,12 +27,13 @@ async def _stream(running: Running, effort: Effort) -> list[Figure]:
         with Cost(running) as cost:
             chunks, elapsed_s = await repeat(one, at_a_time, effort.seconds)
         case = f"{at_a_time} at a time"
-        figures.append(Figure("stream", case, "chunks", chunks / elapsed_s, "1/s"))
-        figures += cost.figures("stream", case, chunks)
-    return figures
+        yield [
+            Figure("stream", case, "chunks", chunks / elapsed_s, "1/s"),
+            *cost.figures("stream", case, chunks),
+        ]
 
 
-async def _paced(running: Running, effort: Effort) -> list[Figure]:
+async def _paced(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
     case = f"{effort.paced_streams} streams"
     path = f"/paced?ticks={effort.paced_ticks}&interval_ms={effort.paced_interval_ms:g}"
     await paced(running.host, running.port, "/paced?ticks=10&interval_ms=10")
@@ -45,7 +46,7 @@ async def _paced(running: Running, effort: Effort) -> list[Figure]:
     late_ms = [1000 * (tick.came_s - tick.made_s) for tick in ticks]
     jitter_ms = [gap for stream in streams for gap in _jitter_ms(stream, effort.paced_interval_ms)]
     first_ms = [1000 * (stream.first_s - stream.asked_s) for stream in streams if stream.first_s]
-    return [
+    yield [
         Figure("paced", case, "first byte p50", percentile(first_ms, 50), "ms"),
         Figure("paced", case, "first byte p99", percentile(first_ms, 99), "ms"),
         Figure("paced", case, "delay p50", percentile(late_ms, 50), "ms"),

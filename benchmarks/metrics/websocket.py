@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 
 from ..effort import Effort
 from ..figures import Figure
@@ -12,13 +13,13 @@ from .cost import Cost
 from .metric import Metric
 
 
-async def _websocket(running: Running, effort: Effort) -> list[Figure]:
+async def _websocket(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
     case = f"{effort.sockets} sockets"
     await _echo(running, effort.sockets, effort.warm_up_s)
     with Cost(running) as cost:
         elapsed_s = await _echo(running, effort.sockets, effort.seconds)
     elapsed_ms = [1000 * elapsed for elapsed in elapsed_s]
-    return [
+    yield [
         Figure("websocket", case, "rate", len(elapsed_s) / effort.seconds, "1/s"),
         Figure("websocket", case, "p50", percentile(elapsed_ms, 50), "ms"),
         Figure("websocket", case, "p99", percentile(elapsed_ms, 99), "ms"),

@@ -16,6 +16,7 @@ SYSTEMS: dict[str, System] = {
         HAProxy(),
         Ray("ray", {}),
         Ray("ray-throughput", {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}),
+        Ray("ray-haproxy", {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}),
         BentoML(),
         LitServe(),
     )

@@ -17,20 +17,19 @@ pytestmark = [pytest.mark.timeout(120)]
 def test_a_quick_run_gives_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Figures of both systems, in JSON and Markdown; what is not there to measure with is said."""
     out = tmp_path / "report"
-    assert main(f"--systems slipknot,floor --metrics noop,paced --rounds 1 --quick --out {out}".split()) == 0
+    assert main(f"--systems slipknot,floor --metrics post,paced --rounds 1 --quick --out {out}".split()) == 0
     content = json.loads(out.with_suffix(".json").read_text())
     found = {(its["figure"], its["system"]): its["values"] for its in content["figures"]}
     for system in ("slipknot", "floor"):
         assert found["paced/10 streams/lost", system] == [0]
         assert found["paced/10 streams/delay p99", system][0] > 0
         if wrk.is_installed():
-            assert found["noop/fastapi c16/rate", system][0] > 0
-            assert found["noop/fastapi c16/CPU per 1,000", system][0] > 0
-            assert found["noop/fastapi c16/RSS", system][0] > 0
+            assert found["post/1 KiB c16/rate", system][0] > 0
+            assert found["post/1 KiB c16/CPU per 1,000", system][0] > 0
+            assert found["post/1 KiB c16/RSS", system][0] > 0
         else:
-            assert {"system": system, "metric": "noop", "round": None, "reason": wrk.MISSING} in content[
-                "gaps"
-            ]
+            gap = {"system": system, "metric": "post", "round": None, "reason": wrk.MISSING}
+            assert gap in content["gaps"]
     assert "| 10 streams: lost | 0 | 0 |" in out.with_suffix(".md").read_text()
 
 

@@ -23,7 +23,7 @@ Transfer/sec:    573.91KB
 def test_what_wrk_prints_is_read() -> None:
     """Whatever the units; every kind of error counts."""
     outcome = parse(OUTPUT)
-    assert (outcome.requests, outcome.rate, outcome.errors) == (7987, 3992.45, 10)
+    assert (outcome.requests, outcome.rate, outcome.errors, outcome.bad_answers) == (7987, 3992.45, 10, 4)
     assert (outcome.p50_ms, outcome.p99_ms) == (0.85, 1200)
 
 
