@@ -1,10 +1,12 @@
+from collections.abc import AsyncIterator
+
 from benchmarks.figures import Figure
 from benchmarks.metrics.metric import Metric
 from benchmarks.run import in_turn, together_started
 
 
-async def _nothing(*_: object) -> list[Figure]:
-    return []
+async def _nothing(*_: object) -> AsyncIterator[list[Figure]]:
+    yield []
 
 
 def test_systems_take_turns_in_coming_first() -> None:
