@@ -36,6 +36,9 @@ class Archives:
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
+        self._renewed_s: dict[str, float] = {}
+        """When this controller took or renewed an archive, on the monotonic clock: none of these is removed
+        because the wall clock, which is all that survives a controller, was set."""
         self._turn = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -84,8 +87,12 @@ class Archives:
         async with self._turn:
             for entry in await self._store.list(_HEADS):
                 digest, head = entry.key.removeprefix(_HEADS), json.loads(entry.value)
+                renewed_s = self._renewed_s.get(digest)
+                if renewed_s is not None and time.monotonic() - renewed_s < KEEP_S:
+                    continue
                 if digest in used or time.time() - head["at_s"] < KEEP_S:
                     continue
+                self._renewed_s.pop(digest, None)
                 await self._set_head(digest, head["chunks"], is_complete=False)
                 for number in range(head["chunks"]):
                     await self._store.delete(_chunk_key(digest, number))
@@ -115,6 +122,8 @@ class Archives:
 
     async def _set_head(self, digest: str, chunks: int, *, is_complete: bool) -> None:
         head = {"chunks": chunks, "is_complete": is_complete, "at_s": time.time()}
+        if is_complete:
+            self._renewed_s[digest] = time.monotonic()
         before = await self._store.get(_HEADS + digest)
         revision = before.revision if before is not None else ABSENT
         await self._store.compare_and_swap(_HEADS + digest, json.dumps(head).encode(), revision)
