@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from typing import Any
 
 from slipknot_core.ids import short_id
@@ -175,7 +176,9 @@ class LocalCluster:
 
     def _proxy_config(self, address: str, node_id: str) -> dict[str, Any]:
         assert self._socket is not None
-        names = set(_proxy_fields())
+        from slipknot_proxy.config import ProxyConfig
+
+        names = {field.name for field in fields(ProxyConfig)}
         http = {key: value for key, value in self._options.http.items() if key in names}
         port = self._options.gateway_port
         return http | {
@@ -396,29 +399,6 @@ def _listen(http: dict[str, Any]) -> socket.socket:
         ) from error
     listening.set_inheritable(True)
     return listening
-
-
-def _proxy_fields() -> tuple[str, ...]:
-    """Options of HTTP that are the proxy's."""
-    return (
-        "host",
-        "root_path",
-        "request_timeout_s",
-        "keep_alive_timeout_s",
-        "head_timeout_s",
-        "body_timeout_s",
-        "ssl_keyfile",
-        "ssl_certfile",
-        "ssl_keyfile_password",
-        "ssl_ca_certs",
-        "max_header_bytes",
-        "max_body_bytes",
-        "max_ws_message_bytes",
-        "max_connections",
-        "retry_idempotent",
-        "drain_timeout_s",
-        "lame_duck_s",
-    )
 
 
 def _node_offer(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
