@@ -1,6 +1,6 @@
 # Each target sets up what it needs in .venv and can be run first.
 
-.PHONY: help serve test test-docker bench bench-peers check format proto clean
+.PHONY: help serve test test-docker bench bench-peers bench-growth check format proto clean
 
 help:
 	@echo "make serve    run the quickstart application on this machine"
@@ -8,6 +8,7 @@ help:
 	@echo "make test-docker  run the tests that put up clusters of containers"
 	@echo "make bench    measure slipknot beside bare uvicorn and HAProxy; about ten minutes"
 	@echo "make bench-peers  the same with Ray Serve, BentoML and LitServe; about an hour"
+	@echo "make bench-growth  how slipknot's cost grows with replicas, proxies, connections"
 	@echo "make check    lint, types, import rules, generated code, sizes"
 	@echo "make format   format the code and fix what can be fixed"
 	@echo "make proto    generate Python from proto/slipknot"
@@ -27,6 +28,9 @@ bench: .venv/.installed-dev
 
 bench-peers: .venv/.installed-dev .venv-peers/.installed
 	.venv/bin/python -m benchmarks --systems all --rounds 3 --out benchmark-results/bench-peers
+
+bench-growth: .venv/.installed-dev
+	.venv/bin/python -m benchmarks --systems slipknot --metrics growth --rounds 1 --out benchmark-results/bench-growth
 
 check: .venv/.installed-dev
 	scripts/check

@@ -17,7 +17,7 @@ from typing import TypeVar
 from . import machine
 from .effort import QUICK, Effort
 from .figures import Gap, Observation
-from .metrics import METRICS, Metric
+from .metrics import METRICS, USUAL_GROUPS, Metric
 from .report.report import Report, line
 from .run import Run
 from .systems import PEERS_PYTHON, SYSTEMS, System
@@ -83,8 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--systems", default="slipknot,floor,haproxy", help=f"all, or some of {','.join(SYSTEMS)}"
     )
-    groups = ",".join(dict.fromkeys(metric.group for metric in METRICS))
-    parser.add_argument("--metrics", default="all", help=f"all, or some of {groups}")
+    usual = ",".join(USUAL_GROUPS)
+    parser.add_argument("--metrics", default=usual, help=f"all, or some of {usual},growth")
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured")
     parser.add_argument("--seconds", type=float, help="length of each load")
     parser.add_argument("--quick", action="store_true", help="small loads, to see that everything works")

@@ -67,7 +67,7 @@ class Run:
         try:
             for metric in metrics:
                 if running is None:
-                    running = Running(system, metric.application, self._directory, **metric.options)
+                    running = Running(system, metric.application, self._directory, metric.options)
                     try:
                         await asyncio.to_thread(running.start)
                     except (DidNotStart, OSError) as error:

@@ -17,6 +17,16 @@ class Fastapi:
 
 
 @bentoml.service
+class Plain:
+    """A handler of BentoML's own, by POST."""
+
+    @bentoml.api
+    async def noop(self) -> str:
+        """Answer."""
+        return "ok"
+
+
+@bentoml.service
 class Leaf:
     """Where a chain ends."""
 

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 client on keep-alive connections, for answers with a content-length."""
+"""A small HTTP/1.1 client on keep-alive connections."""
 
 import asyncio
 import time
@@ -36,7 +36,7 @@ class Pool:
         try:
             writer.write(f"GET {path} HTTP/1.1\r\nhost: {self._host}\r\n\r\n".encode())
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            body = await reader.readexactly(_content_length(head))
+            body = await _body(reader, head)
             is_kept = b"\r\nconnection: close\r\n" not in head
         finally:
             if is_kept:
@@ -51,8 +51,14 @@ class Pool:
             self._idle.pop()[1].close()
 
 
-def _content_length(head: bytes) -> int:
+async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
     _, found, rest = head.partition(b"\r\ncontent-length:")
-    if not found:
-        raise ValueError(f"no content-length: {head[:200]!r}")
-    return int(rest.partition(b"\r\n")[0])
+    if found:
+        return await reader.readexactly(int(rest.partition(b"\r\n")[0]))
+    if b"\r\ntransfer-encoding: chunked\r\n" not in head:
+        raise ValueError(f"no length: {head[:200]!r}")
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    await reader.readexactly(2)
+    return body

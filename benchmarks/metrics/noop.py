@@ -9,6 +9,9 @@ from ..systems.system import Running
 from .metric import Metric
 from .wrk_load import measure_by_wrk
 
+OWN_API = {"bentoml": "/noop", "litserve": "/predict"}
+"""Systems whose handlers without a framework take POSTs of JSON, at these paths."""
+
 
 async def _plain(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
     async for figures in _noop(running, effort, "plain"):
@@ -23,16 +26,15 @@ async def _fastapi(running: Running, effort: Effort) -> AsyncIterator[list[Figur
 async def _noop(running: Running, effort: Effort, handler: str) -> AsyncIterator[list[Figure]]:
     for connections in effort.connections:
         case = f"{handler} c{connections}"
-        # LitServe has no GET of the application's own.
-        is_post = running.system.name == "litserve"
+        own_api = OWN_API.get(running.system.name) if handler == "plain" else None
         yield await measure_by_wrk(
             running,
             effort,
             "noop",
             case,
-            path="/predict" if is_post else "/",
+            path=own_api or "/",
             connections=connections,
-            post=Post("application/json", text="{}") if is_post else None,
+            post=Post("application/json", text="{}") if own_api else None,
         )
 
 

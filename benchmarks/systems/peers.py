@@ -64,8 +64,8 @@ class BentoML:
         return _missing("bentoml")
 
     def applications(self) -> frozenset[str]:
-        """What it can mount."""
-        return frozenset({"fastapi", "chain"})
+        """What it can mount; its own API takes the place of the plain handler."""
+        return frozenset({"plain", "fastapi", "chain"})
 
     def commands(self, application: str, setting: Setting) -> list[Command]:
         """`bentoml serve`."""
@@ -77,8 +77,8 @@ class BentoML:
         return [Command(command, environment | {"PATH": path})]
 
     def ready_path(self, application: str) -> str:
-        """The no-op."""
-        return "/"
+        """The no-op; of its own API, which takes no GET, the health check."""
+        return "/readyz" if application == "plain" else "/"
 
 
 class LitServe:

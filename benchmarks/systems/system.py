@@ -68,26 +68,39 @@ class System(Protocol):
 class Running:
     """A started system."""
 
-    def __init__(self, system: System, application: str, directory: Path, **options: object) -> None:
+    def __init__(
+        self,
+        system: System,
+        application: str,
+        directory: Path,
+        options: Mapping[str, object] | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.system = system
         self.application = application
         self.host = "127.0.0.1"
         self.port = free_port()
         self.start_s = 0.0
         """From the start of the first process to the first 200."""
-        self.options = options
+        self.options = options or {}
         mark = uuid.uuid4().hex
         self._directory = directory / f"{system.name}-{application}-{mark[:6]}"
         self._directory.mkdir(parents=True)
         self.journal_path = self._directory / "journal"
         self.processes = ProcessSet(mark)
-        self._environment = {MARKER: mark, journal.VARIABLE: str(self.journal_path)}
+        self._environment = {MARKER: mark, journal.VARIABLE: str(self.journal_path)} | dict(environment or {})
         self._children: list[subprocess.Popen[bytes]] = []
 
     @property
     def url(self) -> str:
         """Without a slash at its end."""
         return f"http://{self.host}:{self.port}"
+
+    @property
+    def directory(self) -> Path:
+        """Where its files are, with those of other systems of the run beside it."""
+        return self._directory
 
     @property
     def log_path(self) -> Path:
@@ -111,13 +124,19 @@ class Running:
             for command in self.system.commands(self.application, setting):
                 self._spawn(command)
                 if command.port is not None:
-                    self._wait(until_s, lambda port=command.port: _accepts(port))  # type: ignore[misc]
+                    self._wait_for_port(command.port, until_s)
             path = self.system.ready_path(self.application)
             self._wait(until_s, lambda: status(self.port, path) == 200)
         except BaseException:
             self.stop()
             raise
         self.start_s = time.monotonic() - begun_s
+
+    def add(self, command: Command) -> None:
+        """Start one more process that ends with the system; wait until its port accepts connections."""
+        self._spawn(command)
+        if command.port is not None:
+            self._wait_for_port(command.port, time.monotonic() + self.system.start_within_s)
 
     def stop(self) -> int:
         """End it with all its processes; return how many did not go by themselves."""
@@ -154,6 +173,9 @@ class Running:
                     start_new_session=True,
                 )
             )
+
+    def _wait_for_port(self, port: int, until_s: float) -> None:
+        self._wait(until_s, lambda: _accepts(port))
 
     def _wait(self, until_s: float, is_there: Callable[[], bool]) -> None:
         while not is_there():
