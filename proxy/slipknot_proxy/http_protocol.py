@@ -31,6 +31,9 @@ from .http_cycle import EXTENSION, HttpCycle
 from .refusals import Refusal
 from .server_state import ProxyState
 
+MAX_UNWRITTEN_BYTES = 4 * 1024
+"""Beyond it, what the kernel does not take of a response counts as not read by the client."""
+
 MAX_PIPELINED = 32
 """Requests of a connection that may wait behind a running one; then we stop reading."""
 
@@ -89,6 +92,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         connection = transport.get_extra_info("socket")
         self._fd = -1 if connection is None else connection.fileno()
+        transport.set_write_buffer_limits(high=MAX_UNWRITTEN_BYTES)
         if len(self.connections) > self._config.max_connections:
             self._write_refusal(refusals.TOO_MANY_CONNECTIONS)
             transport.close()

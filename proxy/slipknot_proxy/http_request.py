@@ -127,28 +127,30 @@ class HttpRequest:
             await self._copy_body(exchange, len(start.body))
 
     async def _copy_body(self, exchange: Exchange, written: int) -> None:
-        cycle, chunk_count = self._cycle, 1
-        while True:
-            if cycle.is_write_paused:
-                await cycle.drain(self.deadline)
-            exchange.grant(written, chunk_count)
-            bodies: list[bytes] = []
-            written, is_complete, is_cut = 0, False, False
-            frame: replica_pb2.ReplyFrame | None = exchange.try_next() or await exchange.next()
-            while frame is not None and not is_complete:
-                if frame.WhichOneof("frame") != "body":
-                    is_cut = True
-                    break
-                data = frame.body.data
-                bodies.append(data)
-                written, is_complete = written + len(data), frame.body.end_of_body
-                frame = exchange.try_next() if written < TOGETHER_BYTES else None
-            cycle.write(bodies, complete=is_complete)
-            if is_cut:
-                cycle.cut()
-            if is_cut or is_complete:
-                return
-            chunk_count = len(bodies)
+        passed_on: tuple[int, int] | None = (written, 1)
+        while passed_on is not None:
+            if self._cycle.is_write_paused:
+                await self._cycle.drain(self.deadline)
+            exchange.grant(*passed_on)
+            await exchange.wait()
+            passed_on = self._pass_on(exchange)
+
+    def _pass_on(self, exchange: Exchange) -> tuple[int, int] | None:
+        """Write what is there; returns bytes and chunks, or None at the end.
+
+        A function of its own, so that nothing of it stays in memory while the client does not read.
+        """
+        bodies, frame = exchange.take_body(TOGETHER_BYTES)
+        if frame is None:
+            self._cycle.write(bodies, complete=False)
+            return sum(map(len, bodies)), len(bodies)
+        is_last = frame.WhichOneof("frame") == "body"
+        if is_last:
+            bodies.append(frame.body.data)
+        self._cycle.write(bodies, complete=is_last)
+        if not is_last:
+            self._cycle.cut()
+        return None
 
     def _failure_response(self, frame: replica_pb2.ReplyFrame) -> FailureResponse:
         return failure_response.of_failure(

@@ -36,6 +36,10 @@ from .server_state import ProxyState
 
 logger = logging.getLogger("slipknot.serve")
 
+MAX_UNSENT_BYTES = 128 * 1024
+"""The kernel takes no more for a client than this beyond what is on its way: else a client that stops reading
+holds megabytes there, and its handler works for nobody until they are full."""
+
 BACKLOG = 2048
 FIRST_SNAPSHOT_S = 10.0
 """A controller that is starting again needs less."""
@@ -214,6 +218,9 @@ class Proxy:
         state = self._state = ProxyState(self.config, context)
         self._drain = Drain(self.config, state, self.app)
         uvicorn_config = _uvicorn_config(self.config, self.app)
+        if listener.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Connections inherit it.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
         self._server = await loop.create_server(
             lambda: HttpProtocol(uvicorn_config, state, {}, loop),
             sock=listener,

@@ -11,6 +11,7 @@ Rules:
 """
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -37,6 +38,9 @@ NORMAL = 1000
 NO_STATUS = 1005
 SERVER_ERROR = 1011
 GOING_AWAY = 1001
+
+MESSAGES_A_TURN = 16
+"""After so many messages that were there already, others on the loop have their turn."""
 
 MAX_REASON_BYTES = 123
 """Room for a reason in a close frame."""
@@ -154,7 +158,9 @@ class WebSocket:
     # --- replica to client --------------------------------------------------------------------------------
 
     async def _answer(self, exchange: Exchange, frame: replica_pb2.ReplyFrame) -> None:
-        while True:
+        for turn in itertools.count(1):
+            if turn % MESSAGES_A_TURN == 0:
+                await asyncio.sleep(0)
             match frame.WhichOneof("frame"):
                 case "ws_accept":
                     await self._accept(frame.ws_accept)

@@ -11,6 +11,7 @@ The rules (DESIGN §3, "Cancellation, precisely"):
 
 import asyncio
 import contextvars
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -44,8 +45,16 @@ DEFAULT_REPLY_CREDIT_BYTES = 262_144
 CHUNK_COST_BYTES = 64
 """What a chunk, item or message costs of the credit besides its data."""
 
-BREATH_S = 0.0002
+MAX_BREATH_S = 0.0002
 """A producer that never waits leaves the loop to others after this; what it made until then goes together."""
+
+MIN_BREATH_S = 0.00002
+ROUND_S = 0.004
+"""Producers that never wait share this, down to `MIN_BREATH_S` each: a round of all of them is what others on
+the loop wait for."""
+
+_turns = itertools.count(1)
+"""Of all producers that left the loop to others."""
 
 OUTLIVES_AFTER_S = 1.0
 """Code that goes on so long after its request was cancelled is named in the log."""
@@ -89,6 +98,8 @@ class ServerExchange:
         self._outlive_timer: asyncio.TimerHandle | None = None
         self._hang_up: OSError | None = None
         self._breathed_s = 0.0
+        self._breath_s = MAX_BREATH_S
+        self._turn = 0
         self._counts_route = True
         self.request = RequestContext(
             request_id=open_.request_id,
@@ -201,16 +212,20 @@ class ServerExchange:
 
     async def _spend(self, byte_count: int) -> None:
         """Wait until the caller takes more, then use its credit."""
+        cost = byte_count + CHUNK_COST_BYTES
         while self._credit <= 0:
             self._credit_waiter = self._loop.create_future()
             await self._credit_waiter
-        self._credit -= byte_count + CHUNK_COST_BYTES
+        if not self._stream.has_room(cost):
+            await self._stream.room()
+        self._credit -= cost
 
     async def _breathe(self) -> None:
         """Leave the loop to others now and then: a producer that never waits must not keep it for itself."""
-        now_s = time.monotonic()
-        if now_s - self._breathed_s >= BREATH_S:
+        if time.monotonic() - self._breathed_s >= self._breath_s:
             await asyncio.sleep(0)
+            last_turn, self._turn = self._turn, next(_turns)
+            self._breath_s = min(max(ROUND_S / (self._turn - last_turn), MIN_BREATH_S), MAX_BREATH_S)
             self._breathed_s = time.monotonic()
 
     # --- inside -------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from .user_code import matched_route
 BODY_CREDIT_BYTES = 1024 * 1024
 """How much of a request body the caller may send ahead of the handler."""
 
-MAX_CHUNK_BYTES = 256 * 1024
+MAX_CHUNK_BYTES = 48 * 1024
 """Larger chunks of a response travel in pieces."""
 
 Message = MutableMapping[str, Any]
@@ -140,16 +140,18 @@ class HttpExchange(ServerExchange):
             raise RuntimeError("'http.response.body' was sent after the end of the response")
         if self._is_head:
             body = b""
-        for piece in _pieces(body):
-            await self._send_piece(piece, end_of_body=False)
-            body = body[len(piece) :]
-        await self._send_piece(bytes(body), end_of_body=not more_body)
+        size, at = len(body), 0
+        while at + MAX_CHUNK_BYTES < size:
+            await self._send_piece(body, at, at + MAX_CHUNK_BYTES, end_of_body=False)
+            at += MAX_CHUNK_BYTES
+        await self._send_piece(body, at, size, end_of_body=not more_body)
 
-    async def _send_piece(self, data: bytes, *, end_of_body: bool) -> None:
-        if not data and not end_of_body:
+    async def _send_piece(self, body: bytes, at: int, end: int, *, end_of_body: bool) -> None:
+        if at == end and not end_of_body:
             self._flush_start()
             return
-        await self._spend(len(data))
+        await self._spend(end - at)
+        data = bytes(body[at:end])  # not before: a stalled client must not hold a copy
         start, self._start = self._start, None
         if start is not None:
             start.body, start.end_of_body = data, end_of_body
@@ -183,12 +185,6 @@ def paired_headers(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
 def address(host: str, port: int) -> tuple[str, int] | None:
     """An ASGI address."""
     return (host, port) if host else None
-
-
-def _pieces(body: bytes) -> Iterable[bytes]:
-    """All pieces of a large body but the last."""
-    end = (len(body) - 1) // MAX_CHUNK_BYTES * MAX_CHUNK_BYTES
-    return (body[at : at + MAX_CHUNK_BYTES] for at in range(0, end, MAX_CHUNK_BYTES))
 
 
 def _scope(http: replica_pb2.HttpRequest) -> dict[str, Any]:

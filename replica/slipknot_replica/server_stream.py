@@ -65,6 +65,12 @@ class Wire(Protocol):
     def post(self, stream: "ServerStream", frame: replica_pb2.ReplyFrame) -> None:
         """Send a reply soon, after those posted before."""
 
+    def has_room(self, byte_count: int) -> bool:
+        """Count what a producer is about to post; False: it should wait for `room` first."""
+
+    async def room(self) -> None:
+        """Wait until what was posted is on its way, or nobody takes it any more."""
+
     def on_ended(self, stream: "ServerStream") -> None:
         """The caller sends nothing more on the stream and has had its answer."""
 
@@ -90,6 +96,14 @@ class ServerStream:
         """Send a reply soon."""
         if not self.has_ended:
             self._wire.post(self, frame)
+
+    def has_room(self, byte_count: int) -> bool:
+        """As `Wire.has_room`."""
+        return self.has_ended or self._wire.has_room(byte_count)
+
+    async def room(self) -> None:
+        """As `Wire.room`."""
+        await self._wire.room()
 
     def post_closing(self, frame: replica_pb2.ReplyFrame, exchange: Running) -> None:
         """Send the closing reply of `exchange`; the stream is idle afterwards."""

@@ -21,6 +21,10 @@ from .server_stream import Host, ServerStream
 logger = logging.getLogger("slipknot.serve")
 
 
+MAX_AHEAD_BYTES = 128 * 1024
+"""Producers wait while so much is posted and gRPC has not taken it: else replies of all streams pile up, and
+a short one waits behind them."""
+
 MAX_STREAMS = 16_384
 """Of one session; more than any caller needs."""
 
@@ -36,6 +40,8 @@ class _Rpc:
         self._context = context
         self._writer: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ahead_bytes = 0
+        self._room_waiters: list[asyncio.Future[None]] = []
 
     async def run(self) -> None:
         """Serve the RPC to its end.
@@ -55,6 +61,17 @@ class _Rpc:
             if not self._ended.done():
                 self._ended.cancel()
             self._lose()
+
+    def has_room(self, byte_count: int) -> bool:
+        """As `Wire.has_room`."""
+        self._ahead_bytes += byte_count
+        return self._ahead_bytes < MAX_AHEAD_BYTES or self._writer is None
+
+    async def room(self) -> None:
+        """As `Wire.room`."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._room_waiters.append(waiter)
+        await waiter
 
     async def flush(self, timeout_s: float) -> None:
         """Wait until what was posted has been written, at most `timeout_s`."""
@@ -84,6 +101,11 @@ class _Rpc:
         """The next one to write, or None."""
         raise NotImplementedError
 
+    @property
+    def _has_posted(self) -> bool:
+        """Something waits to be written."""
+        raise NotImplementedError
+
     def _end(self) -> None:
         if not self._ended.done():
             self._ended.set_result(None)
@@ -111,11 +133,21 @@ class _Rpc:
     async def _write(self) -> None:
         try:
             while (message := self._next_message()) is not None:
+                if not self._has_posted:
+                    self._make_room()
                 await self._context.write(message)
         except Exception as error:  # noqa: BLE001 - gRPC raises private classes when the caller has gone
             logger.debug("stream_broken %s", error)
         finally:
             self._writer = None
+            self._make_room()
+
+    def _make_room(self) -> None:
+        self._ahead_bytes = 0
+        waiters, self._room_waiters = self._room_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class CallWire(_Rpc):
@@ -149,6 +181,10 @@ class CallWire(_Rpc):
     def _lose(self) -> None:
         self._outbox.clear()
         self._stream.lose()
+
+    @property
+    def _has_posted(self) -> bool:
+        return bool(self._outbox)
 
     def _next_message(self) -> replica_pb2.CallResponse | None:
         if not self._outbox:
@@ -227,6 +263,10 @@ class SessionWire(_Rpc):
             stream.lose()
         self._streams.clear()
         self._ids.clear()
+
+    @property
+    def _has_posted(self) -> bool:
+        return bool(self._posted)
 
     def _next_message(self) -> replica_pb2.SessionResponse | None:
         if not self._is_begun:

@@ -310,6 +310,12 @@ class _LocalWire:
     def post(self, _stream: ServerStream, frame: replica_pb2.ReplyFrame) -> None:
         self._loop.call_soon(self._stream.deliver, frame)
 
+    def has_room(self, _byte_count: int) -> bool:
+        return True
+
+    async def room(self) -> None:
+        """There always is."""
+
     def on_ended(self, _stream: ServerStream) -> None:
         self._loop.call_soon(self._stream.end)
 

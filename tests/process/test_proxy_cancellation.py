@@ -431,7 +431,7 @@ async def _stuck_response(cluster: ScriptedCluster, client: RawClient, **headers
     client.get(**headers)
     exchange = await cluster.replica.next_exchange()
     exchange.start(200)
-    credit = 256 * 1024
+    credit = exchange.open.reply_credit_bytes
     while credit > 0:
         exchange.chunk(b"x" * 65_536)
         credit -= 65_536 + 64

@@ -1,5 +1,7 @@
 """The proxy over real sockets, with a scripted replica behind it: what a client gets."""
 
+import asyncio
+import contextlib
 import json
 
 import httpx
@@ -215,7 +217,7 @@ async def test_slow_reader_holds_the_producer_back() -> None:
         client.get()
         exchange = await cluster.replica.next_exchange()
         exchange.start(200)
-        credit, chunk, sent = 256 * 1024, b"x" * 65_536, 0
+        credit, chunk, sent = exchange.open.reply_credit_bytes, b"x" * 65_536, 0
         while credit > 0 and sent < 64:
             exchange.chunk(chunk)
             sent += 1
@@ -232,6 +234,32 @@ async def test_slow_reader_holds_the_producer_back() -> None:
         assert granted > 0
         exchange.chunk(b"", end=True)
         assert await client.read_chunk() == b""
+
+
+@pytest.mark.parametrize("size", [100, 49_152], ids=["small chunks", "large chunks"])
+async def test_client_that_never_reads_takes_little(size: int) -> None:
+    """Credit is small, and neither proxy nor kernel takes much more: the handler does not work for nobody."""
+    async with scripted_proxy() as cluster:
+        client = await cluster.connect(receive_buffer=4096)
+        client.get()
+        exchange = await cluster.replica.next_exchange()
+        exchange.start(200)
+        credit, sent = exchange.open.reply_credit_bytes, 0
+        assert 0 < credit <= 128 * 1024
+        while credit > 0:
+            while credit > 0:
+                exchange.chunk(b"x" * size)
+                credit -= size + 64
+                sent += size
+            assert sent <= 512 * 1024
+            with contextlib.suppress(TimeoutError):  # credit comes until the client's side is full
+                async with asyncio.timeout(0.5):
+                    credit += (await exchange.next_frame("credit")).byte_count
+        # Only full, not stuck: as soon as the client reads, more may come.
+        await client.read_head()
+        for _ in range(sent // size):
+            assert len(await client.read_chunk()) == size
+        assert (await exchange.next_frame("credit")).byte_count > 0
 
 
 # --- routing and built-in endpoints ---

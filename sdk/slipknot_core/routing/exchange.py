@@ -31,11 +31,16 @@ from .stream import Stream, is_closing
 CHUNK_COST_BYTES = 64
 """What a chunk costs of the credit besides its data, so that empty and tiny ones are bounded too."""
 
-REPLY_CREDIT_BYTES = 256 * 1024
-"""How much a replica may send ahead of the reader."""
+REPLY_CREDIT_BYTES = 112 * 1024
+"""How much a replica may send ahead of the reader, besides what its last chunk exceeds that by; so it is most
+of what a stalled client holds in memory."""
 
-MAX_SHARED_FRAMES = 64
-"""Replies beyond it that wait for a slow reader are copied out of the messages they came in."""
+GRANT_BYTES = REPLY_CREDIT_BYTES // 4
+"""Credit is given back in parts of this size."""
+
+MAX_SHARED_FRAMES = 32
+"""Replies beyond it that wait for a slow reader are kept as bytes: as objects they would keep the whole
+messages that they came in, with what others have long read; and many small objects are large."""
 
 LARGE_BYTES = 64 * 1024
 """Arguments above it travel alone."""
@@ -44,6 +49,12 @@ PARENT_FIRST_S = 0.05
 """A call inherits its parent's deadline; its own timer goes off this much later, so that the parent is
 cancelled first
 and the handler sees CancelledError rather than a timeout of the child."""
+
+
+class _Packed(bytes):
+    """A serialised reply."""
+
+    __slots__ = ()
 
 
 class State(enum.Enum):
@@ -121,7 +132,7 @@ class Exchange:
         self.arrived_s = time.monotonic()
         self._stream: Stream | None = None
         self._seat: Seat | None = None
-        self._frames: deque[replica_pb2.ReplyFrame] = deque()
+        self._frames: deque[replica_pb2.ReplyFrame | bytes] = deque()  # bytes: a chunk, not the last
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._body_is_sent = not open_.HasField("http") or open_.http.end_of_body
@@ -154,6 +165,7 @@ class Exchange:
         self.replica_id = seat.replica_id
         self._stream, self._seat = stream, seat
         self.open.deadline_budget_us = self.deadline.budget_us()
+        self.open.reply_credit_bytes = REPLY_CREDIT_BYTES
         stream.listener = self
         stream.post(replica_pb2.CallFrame(open=self.open))
 
@@ -180,6 +192,16 @@ class Exchange:
         Cancellation:
             Safe, nothing is lost; the exchange goes on until `cancel`.
         """
+        if not self._frames:
+            await self.wait()
+        return _as_frame(self._frames.popleft())
+
+    async def wait(self) -> None:
+        """Wait until there is a reply; raises as `next`.
+
+        Cancellation:
+            Safe, as `next`.
+        """
         while not self._frames:
             if self._error is not None:
                 raise self._error
@@ -187,7 +209,6 @@ class Exchange:
                 raise ProtocolError("read past the closing reply of an exchange")
             self._waiter = self._loop.create_future()
             await self._waiter
-        return self._frames.popleft()
 
     @property
     def error(self) -> Exception | None:
@@ -196,7 +217,23 @@ class Exchange:
 
     def try_next(self) -> replica_pb2.ReplyFrame | None:
         """The next reply if it is there already."""
-        return self._frames.popleft() if self._frames else None
+        return _as_frame(self._frames.popleft()) if self._frames else None
+
+    def take_body(self, limit: int) -> tuple[list[bytes], replica_pb2.ReplyFrame | None]:
+        """The chunks of a response that are there, until they have `limit` bytes.
+
+        Returns:
+            Them, and the reply behind them if it is there: the last chunk, or what comes in its place.
+        """
+        chunks: list[bytes] = []
+        frames, size = self._frames, 0
+        while frames and size < limit:
+            frame = frames.popleft()
+            if type(frame) is not bytes:
+                return chunks, _as_frame(frame)
+            chunks.append(frame)
+            size += len(frame)
+        return chunks, None
 
     async def send_body(self, data: bytes, end_of_body: bool) -> None:
         """Send more of the request body; waits for the replica's credit."""
@@ -230,7 +267,7 @@ class Exchange:
     def grant(self, byte_count: int, chunk_count: int = 1) -> None:
         """Let the replica send `byte_count` more bytes; call it once the reader has taken these chunks."""
         self._ungranted += byte_count + chunk_count * CHUNK_COST_BYTES
-        if self._ungranted * 2 >= REPLY_CREDIT_BYTES and not self.closed and self._stream is not None:
+        if self._ungranted >= GRANT_BYTES and not self.closed and self._stream is not None:
             credit = replica_pb2.Credit(byte_count=self._ungranted)
             self._ungranted = 0
             self._stream.post(replica_pb2.CallFrame(credit=credit))
@@ -271,10 +308,14 @@ class Exchange:
             self._frames.clear()
             self._close(reusable=False)
             return
+        if kind == "body" and not frame.body.end_of_body:
+            self._frames.append(frame.body.data)
+            self._ready()
+            return
         if len(self._frames) >= MAX_SHARED_FRAMES:
-            # By itself, or it would keep the whole message that it came in, with what others have long read.
-            frame = replica_pb2.ReplyFrame.FromString(frame.SerializeToString())
-        self._frames.append(frame)
+            self._frames.append(_Packed(frame.SerializeToString()))
+        else:
+            self._frames.append(frame)
         if is_closing(frame, kind):
             self._close(reusable=self._body_is_sent)
         else:
@@ -347,6 +388,14 @@ def _cancellation_error(reason: CancelReason, request_id: str) -> Exception:
     if reason == CancelReason.CANCEL_REASON_DEADLINE_EXCEEDED:
         return RequestTimeoutError(f"Request {request_id} timed out.")
     return RequestCancelledError(f"Request {request_id} was cancelled.")
+
+
+def _as_frame(reply: replica_pb2.ReplyFrame | bytes) -> replica_pb2.ReplyFrame:
+    if isinstance(reply, _Packed):
+        return replica_pb2.ReplyFrame.FromString(reply)
+    if isinstance(reply, bytes):
+        return replica_pb2.ReplyFrame(body=replica_pb2.BodyChunk(data=reply))
+    return reply
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:
