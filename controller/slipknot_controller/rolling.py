@@ -6,7 +6,7 @@ With N wanted replicas, `rolling_update_percentage` p and `max_surge_percent` s:
   so that a new replica serves before an old one leaves and a single replica leaves no gap.
 - What the batch allows beyond the surge is taken from the old replicas beforehand, but only once the new
   version has run: a version that cannot start takes nothing from the one that serves.
-- Without room for one more, an old replica leaves first, one at a time.
+- Without room for one more, as many old replicas leave first as one new one needs the place of.
 """
 
 import math

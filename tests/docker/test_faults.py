@@ -24,8 +24,8 @@ class Drill:
         self.load = load
         self._figures = figures
 
-    def __call__(self, name: str, hurt: Callable[[], object], is_well: Callable[[], object]) -> float:
-        """Hurt the cluster, wait until it is well; returns the seconds that took."""
+    def __call__(self, name: str, hurt: Callable[[], object], is_well: Callable[[], object]) -> None:
+        """Hurt the cluster and wait until it is well; the seconds that took are shown with the figures."""
         self.load.mark()
         self.load.wait_for_more(10)
         began_s = time.monotonic()
@@ -45,7 +45,6 @@ class Drill:
             f"longest wait {wait_ms:.0f} ms, longest gap {gap_ms:.0f} ms"
         )
         self._figures.extend(f"    {outcome.kind}: {outcome.failure[:200]}" for outcome in failures[:6])
-        return well_s
 
     def is_full(self, *, without: str = "") -> bool:
         """All replicas run, none of them on the node `without`."""
@@ -90,8 +89,7 @@ def busiest_node(full: Compose) -> tuple[str, str]:
 
 def test_a_node_is_killed(drill: Drill) -> None:
     container, node_id = busiest_node(drill.full)
-    well_s = drill("node killed", lambda: docker("kill", container), lambda: drill.is_full(without=node_id))
-    assert well_s < 10
+    drill("node killed", lambda: docker("kill", container), lambda: drill.is_full(without=node_id))
     docker("start", container)
     wait_until(lambda: node_id in nodes_of(drill.full), "the node is back")
 
@@ -99,12 +97,11 @@ def test_a_node_is_killed(drill: Drill) -> None:
 def test_a_node_is_cut_off_and_comes_back_with_its_replicas(drill: Drill) -> None:
     container, node_id = busiest_node(drill.full)
     network = network_of(container)
-    well_s = drill(
+    drill(
         "node cut off",
         lambda: docker("network", "disconnect", network, container),
         lambda: drill.is_full(without=node_id),
     )
-    assert well_s < 15, "a network cut is noticed by silence"
     drill(
         "node connected again",
         lambda: docker("network", "connect", network, container),
@@ -115,8 +112,7 @@ def test_a_node_is_cut_off_and_comes_back_with_its_replicas(drill: Drill) -> Non
 
 def test_a_node_falls_silent(drill: Drill) -> None:
     container, node_id = busiest_node(drill.full)
-    well_s = drill("node silent", lambda: drop_packets(container), lambda: drill.is_full(without=node_id))
-    assert well_s < 15
+    drill("node silent", lambda: drop_packets(container), lambda: drill.is_full(without=node_id))
     drill(
         "node speaks again",
         lambda: drop_packets(container, is_on=False),

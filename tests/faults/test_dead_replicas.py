@@ -17,8 +17,6 @@ from tests.support.journal import Journal
 from tests.support.load import Load
 
 CLIENTS = 6
-FAR_BELOW_FOREVER_S = 10.0
-"""A machine that is busy makes everything late; without keepalive nothing would come at all."""
 
 
 class Notes:
@@ -93,8 +91,7 @@ def test_a_replica_that_falls_silent_delays_its_requests_by_seconds_and_fails_no
         load.wait_for_more(50)
         later = load.since(time.monotonic() - 0.2)
         os.kill(pid, signal.SIGCONT)
-    assert load.failures == []
-    assert load.slowest_s < FAR_BELOW_FOREVER_S
+    assert load.failures == []  # without keepalive nothing would come: the clients would give up
     assert later
     assert silent not in {answer.text for answer in later}
 

@@ -52,11 +52,16 @@ app = Says.bind()
 """
 
 
-def _told(pid: int) -> dict[str, Any]:
-    """The options that a proxy process was started with."""
+def _options(pid: int) -> dict[str, Any]:
+    """What a process was started with."""
     arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     options: dict[str, Any] = json.loads(arguments[arguments.index("--config-json") + 1])
-    return {name: options.get(name) for name in CHOSEN}
+    return options
+
+
+def _told(pid: int) -> dict[str, Any]:
+    """The options of HTTP that a proxy process was started with."""
+    return {name: _options(pid).get(name) for name in CHOSEN}
 
 
 def test_the_test_is_complete() -> None:
@@ -82,11 +87,14 @@ def test_embedded_cluster() -> None:
 
 @pytest.mark.timeout(60)
 def test_config_file(tmp_path: Path) -> None:
-    """`slipknot run config.yaml`."""
-    port = free_port(CHOSEN["host"])
+    """`slipknot run config.yaml`; what else it says of the cluster counts, too."""
+    port, gateway_port = free_port(CHOSEN["host"]), free_port()
     (tmp_path / "says.py").write_text(APP)
     config = {
         "http_options": {"port": port, **CHOSEN},
+        "grpc_options": {"port": gateway_port},
+        "logging_config": {"encoding": "JSON"},
+        "tracing_config": {"enabled": False},
         "applications": [{"name": "default", "route_prefix": "/", "import_path": "says:app"}],
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
@@ -95,7 +103,11 @@ def test_config_file(tmp_path: Path) -> None:
         running = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
     try:
         _wait_until_served(f"http://{CHOSEN['host']}:{port}/", running, tmp_path / "log")
-        assert _told(child_running("slipknot_proxy", running.pid)) == CHOSEN
+        proxy = child_running("slipknot_proxy", running.pid)
+        assert _told(proxy) == CHOSEN
+        assert _options(proxy)["gateway_port"] == gateway_port
+        assert json.loads(_options(proxy)["logging_json"])["encoding"] == "JSON"
+        assert "SLIPKNOT_TRACING_ENABLED=0" in Path(f"/proc/{proxy}/environ").read_text().split("\0")
     finally:
         running.terminate()
         running.wait(WAIT_S)

@@ -21,7 +21,7 @@ from .._upload import is_remote, upload_directory
 from .progress import Progress
 from .run import apply_config, build_spec, is_config_file, parse_arguments, with_archive
 
-START_OPTIONS = ("proxy_location", "http_options", "grpc_options", "logging_config")
+START_OPTIONS = ("proxy_location", "http_options", "grpc_options", "logging_config", "tracing_config")
 """Keys of a config that cannot be changed while a cluster runs."""
 
 END_TIMEOUT_S = 30.0

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from slipknot_core.spec import ApplicationSpec, ImportSource
 
 from .. import _api, _connection, _control
 from .progress import Progress
+
+if TYPE_CHECKING:
+    from ..serve.schema import ServeDeploySchema
 
 logger = logging.getLogger("slipknot.serve")
 
@@ -124,7 +127,7 @@ def _bring_up(options: RunOptions, *, is_reload: bool = False) -> None:
                 "arguments (KEY=VALUE) go with an import path; a config file has `args:` of its own"
             )
         config = load_config_file(options.target)
-        _start(options, config.http_options.model_dump(exclude_unset=True))
+        _start(options, config.http_options.model_dump(exclude_unset=True), **_start_options(config))
         values = config.model_dump(mode="json", exclude_unset=True)
         apply_config(_with_app_dir(values, options.app_dir, is_new_code=is_reload))
         for application in config.applications:
@@ -150,9 +153,19 @@ def _with_app_dir(config: dict[str, Any], app_dir: Path, *, is_new_code: bool) -
     return json.dumps(config)
 
 
-def _start(options: RunOptions, http_options: dict[str, Any]) -> None:
+def _start_options(config: "ServeDeploySchema") -> dict[str, Any]:
+    """What a config file says of the cluster's processes, besides HTTP; what it does not say is left to the
+    environment and the defaults."""
+    names = ("proxy_location", "grpc_options", "logging_config")
+    found = {name: getattr(config, name) for name in names if name in config.model_fields_set}
+    if config.tracing_config is not None:
+        found["tracing_config"] = config.tracing_config.model_dump(exclude_unset=True)
+    return found
+
+
+def _start(options: RunOptions, http_options: dict[str, Any], **others: Any) -> None:
     http_options.update({k: v for k, v in (("host", options.host), ("port", options.port)) if v is not None})
-    _api.start(http_options=http_options, address=options.address)
+    _api.start(http_options=http_options, address=options.address, **others)
 
 
 def _deploy(spec: ApplicationSpec) -> None:

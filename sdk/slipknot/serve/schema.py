@@ -230,7 +230,7 @@ class ControllerOptions(BaseModel):
 
 
 class TracingConfig(BaseModel):
-    """Tracing. Kept; not yet effective."""
+    """Spans of OpenTelemetry; see docs/tracing.md."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -258,7 +258,7 @@ class ServeDeploySchema(BaseModel):
     logging_config: LoggingConfig | None = None
     """Of the cluster's processes; counts when the cluster starts."""
     tracing_config: TracingConfig | None = None
-    """Kept; not yet effective."""
+    """Counts when the cluster starts."""
     target_capacity: float | None = Field(default=None, ge=0, le=100)
     """Kept; not yet effective."""
     applications: list[ServeApplicationSchema]
