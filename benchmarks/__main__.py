@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -48,20 +49,29 @@ async def _run(
     about["rounds"] = f"{options.rounds}, {effort.seconds:g} s a load"
     directory = Path(tempfile.mkdtemp(prefix="slipknot-benchmarks-"))
     run = Run(systems, metrics, effort, directory=directory, say=_say)
+    report = Report(about, [system.name for system in systems], run.observations, run.gaps)
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
-        await run.rounds(options.rounds)
+        for number in range(1, options.rounds + 1):
+            await run.round(number)
+            _write(report, options.out)
     finally:
         # Also of a run that was interrupted.
-        report = Report(about, [system.name for system in systems], run.observations, run.gaps)
-        if options.out is not None:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.with_suffix(".json").write_text(report.as_json())
-            options.out.with_suffix(".md").write_text(report.as_markdown())
+        _write(report, options.out)
         if not options.keep_logs:
             shutil.rmtree(directory, ignore_errors=True)
         else:
             print(f"logs: {directory}", file=sys.stderr)
     return report
+
+
+def _write(report: Report, out: Path | None) -> None:
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.with_suffix(".json").write_text(report.as_json())
+        out.with_suffix(".md").write_text(report.as_markdown())
 
 
 def _say(seen: Observation | Gap) -> None:

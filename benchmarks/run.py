@@ -33,18 +33,17 @@ class Run:
         self.observations: list[Observation] = []
         self.gaps: list[Gap] = []
 
-    async def rounds(self, count: int) -> None:
-        """So many rounds over all systems that can run here."""
+    async def round(self, number: int) -> None:
+        """One round, counted from 1, over all systems that can run here."""
         present = []
         for system in self._systems:
             if reason := system.missing():
                 self._miss(Gap(system.name, "all", None, reason))
             else:
                 present.append(system)
-        for number in range(1, count + 1):
-            for together in together_started(self._metrics):
-                for system in in_turn(present, number):
-                    await self._measure(system, self._possible(system, together, number), number)
+        for together in together_started(self._metrics):
+            for system in in_turn(present, number):
+                await self._measure(system, self._possible(system, together, number), number)
 
     def _possible(self, system: System, metrics: Sequence[Metric], number: int) -> list[Metric]:
         possible = []

@@ -93,7 +93,7 @@ def parse(output: str) -> Outcome:
 
 
 def _percentile_ms(output: str, percent: int) -> float:
-    found = re.search(rf"^\s*{percent}%\s+([\d.]+)(us|ms|s|m)$", output, re.MULTILINE)
+    found = re.search(rf"^\s*{percent}%\s+([\d.]+)(us|ms|s|m)\s*$", output, re.MULTILINE)
     if found is None:
         raise ValueError(f"wrk said: {output.strip()}")
     return float(found[1]) * _UNITS_MS[found[2]]

@@ -18,49 +18,53 @@ BEGIN_WITHIN_S = 30.0
 NOTICE_WITHIN_S = 3.0
 """Who has heard nothing for so long after the last client has left will hear nothing any more."""
 HANG_S = 6.0
+LONG_HANG_S = 25.0
+"""For many together, who take a while to begin; where nobody would end it but time, `HANG_S` must do."""
 RANDOM_HANG_S = 2.0
 RANDOM_WITHIN_S = 1.0
 
 
 async def _single(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
-    async for figures in _at_each_hop(running, effort.single_disconnects, is_together=False):
-        yield figures
+    _offered(running)
+    for hop, name in enumerate(HOPS):
+        journal = running.journal()
+        left_s: dict[str, float] = {}
+        for number in range(effort.single_disconnects):
+            left_s |= await _leave(running, journal, hop, [f"single{number}"], HANG_S)
+            if number == 2 and not journal.times_s("cancelled", hop):
+                break  # nobody hears of it here, and each costs the whole wait
+        yield _lateness(f"{name}, 1 at a time", left_s, journal.times_s("cancelled", hop))
 
 
 async def _together(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
-    async for figures in _at_each_hop(running, effort.disconnects, is_together=True):
-        yield figures
-
-
-async def _at_each_hop(running: Running, count: int, *, is_together: bool) -> AsyncIterator[list[Figure]]:
     _offered(running)
+    requests = [f"together{number}" for number in range(effort.disconnects)]
     for hop, name in enumerate(HOPS):
-        case = f"{name}, {f'{count} together' if is_together else '1 at a time'}"
         journal = running.journal()
-        if is_together:
-            left_s = await _leave(running, journal, hop, [f"t{n}" for n in range(count)])
-        else:
-            left_s = {}
-            for number in range(count):
-                left_s |= await _leave(running, journal, hop, [f"s{number}"])
-                if number == 2 and not journal.times_s("cancelled", hop):
-                    break  # nobody hears of it here, and each costs the whole wait
+        await _leave(running, journal, hop, ["alone"], HANG_S)
+        is_heard = bool(journal.times_s("cancelled", hop))
+        left_s = await _leave(running, journal, hop, requests, LONG_HANG_S if is_heard else HANG_S)
         heard_s = journal.times_s("cancelled", hop)
-        late_ms = [1000 * (heard_s[its] - at_s) for its, at_s in left_s.items() if its in heard_s]
-        yield [Figure("cancel", case, "heard of", 100 * len(late_ms) / len(left_s), "%")]
-        if late_ms:
-            yield [
-                Figure("cancel", case, "p50", percentile(late_ms, 50), "ms"),
-                Figure("cancel", case, "p99", percentile(late_ms, 99), "ms"),
-            ]
+        yield _lateness(f"{name}, {effort.disconnects} together", left_s, heard_s)
 
 
-async def _leave(running: Running, journal: Journal, hop: int, requests: list[str]) -> dict[str, float]:
+def _lateness(case: str, left_s: dict[str, float], heard_s: dict[str, float]) -> list[Figure]:
+    late_ms = [1000 * (heard_s[its] - at_s) for its, at_s in left_s.items() if its in heard_s]
+    figures = [Figure("cancel", case, "heard of", 100 * len(late_ms) / len(left_s), "%")]
+    if late_ms:
+        figures.append(Figure("cancel", case, "p50", percentile(late_ms, 50), "ms"))
+        figures.append(Figure("cancel", case, "p99", percentile(late_ms, 99), "ms"))
+    return figures
+
+
+async def _leave(
+    running: Running, journal: Journal, hop: int, requests: list[str], hang_s: float
+) -> dict[str, float]:
     """Let them begin, let their clients leave, wait until all were heard of; when each left."""
-    leavers = {its: Leaver(running.host, running.port, _path(hop, its, HANG_S)) for its in requests}
+    leavers = {its: Leaver(running.host, running.port, _path(hop, its, hang_s)) for its in requests}
     try:
         if not await _all_in(journal, "began", hop, requests, BEGIN_WITHIN_S):
-            raise RuntimeError(f"{len(requests)} requests did not begin")
+            raise RuntimeError(f"not all of {len(requests)} requests began")
     finally:
         leave_all(leavers.values())
     await _all_in(journal, "cancelled", hop, requests, NOTICE_WITHIN_S)

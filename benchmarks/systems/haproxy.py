@@ -12,6 +12,9 @@ defaults
   mode http
   option http-keep-alive
   http-reuse always
+  # uvicorn closes idle connections after 5 s; without these two lines some requests meet that, and get 502.
+  default-server pool-purge-delay 2s
+  retry-on conn-failure empty-response
   timeout connect 5s
   timeout client 60s
   timeout server 60s

@@ -11,7 +11,7 @@ OUTPUT = """Running 2s test @ http://127.0.0.1:8000/
      50%  850.00us
      75%    4.18ms
      90%    4.71ms
-     99%    1.20s
+     99%    1.20s\x20
   7987 requests in 2.00s, 1.12MB read
   Socket errors: connect 1, read 2, write 0, timeout 3
   Non-2xx or 3xx responses: 4
