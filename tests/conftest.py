@@ -6,6 +6,7 @@ import importlib
 import inspect
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import hypothesis
@@ -46,6 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.has_plugin("slipknot"):
         config.pluginmanager.register(importlib.import_module("slipknot.pytest_plugin"), "slipknot")
     logging.getLogger("asyncio").addHandler(_unheard)
+    # A script that runs us in the background may have had it ignored, and the programs under test inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # A cluster of the user's own must not be what the tests talk to.
     for name in (
         "SLIPKNOT_ADDRESS",

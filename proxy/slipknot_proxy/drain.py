@@ -1,7 +1,8 @@
 """The end of a proxy, in phases, so that no client and no load balancer in front meets a reset:
 
 1. lame duck: everything goes on, but `/-/healthz` says 503 and each response closes its connection;
-2. no new connections, the idle ones are closed; requests under way finish, within `drain_timeout_s`;
+2. no new connections, but for those that the kernel has taken in already; the idle ones are closed; requests
+   under way finish, within `drain_timeout_s`;
 3. what still runs is cancelled with DRAIN_TIMEOUT: streams are cut, WebSockets are closed with 1001.
 
 An idle connection is closed in halves: our end is said first, and what the client had on its way is read, not
@@ -11,12 +12,14 @@ answered with a reset. A request that has arrived already is answered instead.
 import asyncio
 import contextlib
 import logging
+import socket
 
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from .app import ProxyApp
 from .config import ProxyConfig
 from .http_protocol import HttpProtocol
+from .last_connections import accept_last
 from .server_state import ProxyState
 
 logger = logging.getLogger("slipknot.serve")
@@ -54,10 +57,17 @@ class Drain:
             async with asyncio.timeout(self._config.lame_duck_s):
                 await self._hurry.wait()
 
-    async def finish(self, server: asyncio.Server) -> None:
-        """Take no new connections and bring what is under way to its end."""
+    async def finish(self, server: asyncio.Server, listener: socket.socket | None) -> None:
+        """Take no new connections and bring what is under way to its end.
+
+        Args:
+            server: Serves them.
+            listener: Its socket, if nobody else listens on it too.
+        """
         state, loop = self._state, asyncio.get_running_loop()
         deadline_s = loop.time() + self._config.drain_timeout_s
+        if listener is not None:
+            await accept_last(listener)
         server.close()
         for connection in tuple(state.connections):
             if isinstance(connection, HttpProtocol):

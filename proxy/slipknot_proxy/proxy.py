@@ -64,6 +64,8 @@ class Proxy:
         self._dispatcher: Dispatcher | None = None
         self._gateway: LastingServer | None = None
         self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        """Of `_server`, if it is our own."""
         self._state: ProxyState | None = None
         self._drain: Drain | None = None
 
@@ -134,7 +136,7 @@ class Proxy:
         ends = []
         if server is not None and self._drain is not None:
             await self._drain.lame_duck()
-            ends.append(self._drain.finish(server))
+            ends.append(self._drain.finish(server, self._listener))
         if self._gateway is not None:
             ends.append(self._gateway.stop(self.config.drain_timeout_s))
         await asyncio.gather(*ends)
@@ -227,6 +229,7 @@ class Proxy:
             ssl=uvicorn_config.ssl,
             backlog=BACKLOG,
         )
+        self._listener = None if self.config.listen_fd is not None else listener
 
 
 def _uvicorn_config(config: ProxyConfig, app: ProxyApp) -> Config:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -179,6 +180,60 @@ def test_behind_a_balancer_with_keepalive_nobody_sees_one_of_two_proxies_end(
         for load in (getting, posting):
             load.wait_for_more(50)
     assert getting.failures + posting.failures == []
+
+
+class NewConnections:
+    """Threads that send each request on a connection of its own, until they are refused."""
+
+    def __init__(self, port: int) -> None:
+        self.answered = 0
+        self.broken: list[str] = []
+        """What became of requests whose connection had been accepted."""
+        self._port = port
+        self._threads = [threading.Thread(target=self._run) for _ in range(24)]
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        """Wait until all are refused."""
+        for thread in self._threads:
+            thread.join(30)
+            assert not thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection = socket.create_connection(("127.0.0.1", self._port), 20)
+            except ConnectionRefusedError:
+                return
+            with connection:
+                try:
+                    connection.sendall(b"POST / HTTP/1.1\r\nhost: proxy\r\ncontent-length: 0\r\n\r\n")
+                    answer = connection.recv(65536)
+                except OSError as error:
+                    self.broken.append(repr(error))
+                    continue
+            if answer.startswith(b"HTTP/1.1 200 "):
+                self.answered += 1
+            else:
+                self.broken.append(repr(answer))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels cannot be told to take no new connections")
+def test_a_connection_that_was_accepted_is_served_whenever_the_proxy_ends(application: str) -> None:
+    for _ in range(5):
+        with ExtraProxy(lame_duck_s=0.0) as proxy:
+            clients = NewConnections(proxy.port)
+            clients.start()
+            wait_until(lambda: clients.answered > 50)  # noqa: B023 - called at once
+            proxy.terminate()
+            assert proxy.wait() == 0
+            clients.join()
+        assert clients.broken == []
 
 
 @pytest.mark.timeout(60)
