@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.has_plugin("slipknot"):
         config.pluginmanager.register(importlib.import_module("slipknot.pytest_plugin"), "slipknot")
     logging.getLogger("asyncio").addHandler(_unheard)
-    # A script that runs us in the background may have had it ignored, and the programs under test inherit that.
+    # A script that runs us in the background may have it ignored, which the programs under test inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # A cluster of the user's own must not be what the tests talk to.
     for name in (

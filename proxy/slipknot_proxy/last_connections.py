@@ -17,8 +17,8 @@ import sys
 HANDSHAKE_S = 0.1
 """A handshake that has begun is complete after this."""
 
-ACCEPT_S = 2.0
-"""The queue is accepted within this, or what is left of it is given up."""
+ACCEPT_ROUNDS = 1000
+"""Of the loop, which accepts all that waits in each; what is left then is given up."""
 
 _SO_ATTACH_FILTER = 26
 _FLAGS_OFFSET = 13
@@ -40,10 +40,10 @@ async def accept_last(listener: socket.socket) -> None:
     """
     if not _ignore_newcomers(listener):
         return
-    loop = asyncio.get_running_loop()
-    give_up_s = loop.time() + ACCEPT_S
     await asyncio.sleep(HANDSHAKE_S)
-    while _has_waiting(listener) and loop.time() < give_up_s:
+    for _ in range(ACCEPT_ROUNDS):
+        if not _has_waiting(listener):
+            return
         await asyncio.sleep(0)
 
 
