@@ -17,7 +17,7 @@ from tests.support.journal import Gate, Journal, Pen
 
 from .conftest import RunningCluster, ServeApp
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from slipknot import _connection, serve
 
 from .conftest import RunningCluster, ServeApp
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 SERVICES = {
     "controller": "slipknot.v1.ControllerService",
     "proxy": "slipknot.v1.GatewayService",

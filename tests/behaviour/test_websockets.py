@@ -21,7 +21,7 @@ from tests.support.journal import Gate, Journal
 from .conftest import RunningCluster, ServeApp
 from .websocket_apps import Doubler, Sockets, plain
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 PREFIX = "/sockets/v1"
 
 

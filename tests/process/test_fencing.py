@@ -15,7 +15,7 @@ from slipknot_replica.node_session import NodeSession
 
 pytestmark = pytest.mark.anyio
 
-WAIT_S = 15.0
+WAIT_S = 30.0
 
 
 class ScriptedController(

@@ -33,7 +33,7 @@ from tests.support.cluster_status import application, cluster_status, wait_until
 
 pytestmark = pytest.mark.anyio
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 GARBAGE = bytes(range(256)) * 64
 
 

@@ -13,6 +13,6 @@ def test_the_options_in_the_docs_are_those_of_the_configs() -> None:
         [sys.executable, ROOT / "scripts" / "gen-options", "--check"],
         capture_output=True,
         text=True,
-        timeout=15,
+        timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr

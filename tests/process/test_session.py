@@ -19,7 +19,7 @@ from tests.support.journal import Gate, Journal, Pen
 
 pytestmark = pytest.mark.anyio
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 @serve.deployment(max_ongoing_requests=2)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from prometheus_client.parser import text_string_to_metric_families
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 POLL_S = 0.02
 
 

@@ -13,7 +13,7 @@ from slipknot_core.errors import NotLeaderError
 
 pytestmark = pytest.mark.anyio
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 class SlowStore(MemoryStore):

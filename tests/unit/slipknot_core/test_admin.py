@@ -10,7 +10,7 @@ from slipknot_core.admin import MAX_CONNECTIONS, AdminServer, check_admin_addres
 from slipknot_core.metrics import Reading, gauge
 
 pytestmark = pytest.mark.anyio
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 @pytest.fixture
