@@ -193,6 +193,12 @@ def shutdown() -> None:
             local.stop()
 
 
+def abandon() -> None:
+    """Let the cluster that this process started end with it, at once, instead of in order at exit."""
+    global _local
+    _local = None
+
+
 async def shutdown_async() -> None:
     """The same, for callers with a running event loop."""
     await asyncio.to_thread(shutdown)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 """Nothing that is waited for takes this long; a bound, not an expectation."""
 POLL_S = 0.002
 

@@ -49,16 +49,10 @@ def run_target(options: RunOptions) -> int:
     # Before the code is read: a change while it starts is a change.
     stamp = _newest_change(options.app_dir) if options.reload else 0.0
     try:
-        _bring_up(options)
-        if options.blocking:
-            _stay(options, stamp)
-    except KeyboardInterrupt:
-        typer.echo("Shutting down.", err=True)
-    except BaseException:
-        _shut_down_own(options)
+        _run_until_interrupted(options, stamp)
+    except KeyboardInterrupt:  # once more, wherever the first one had got to
+        _api.abandon()
         raise
-    if options.blocking:
-        _shut_down_own(options)
     return 0
 
 
@@ -116,6 +110,20 @@ def apply_config(config_json: str) -> None:
 
 
 # --- inside -----------------------------------------------------------------------------------------
+
+
+def _run_until_interrupted(options: RunOptions, stamp: float) -> None:
+    try:
+        _bring_up(options)
+        if options.blocking:
+            _stay(options, stamp)
+    except KeyboardInterrupt:
+        typer.echo("Shutting down.", err=True)
+    except BaseException:
+        _shut_down_own(options)
+        raise
+    if options.blocking:
+        _shut_down_own(options)
 
 
 def _bring_up(options: RunOptions, *, is_reload: bool = False) -> None:
