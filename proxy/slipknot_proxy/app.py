@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from slipknot_core import request_context, tracing
 from slipknot_core.deadline import Deadline
+from slipknot_core.errors import BackPressureError
+from slipknot_core.ids import DeploymentId
 from slipknot_core.request_context import RequestContext
 from slipknot_core.routing.exchange import Exchange
 from slipknot_core.routing.retry import IDEMPOTENT_METHODS
@@ -61,9 +63,15 @@ class ProxyApp:
     Args:
         config: The proxy's options.
         open_exchange: Sends a request to a deployment.
+        drop: Refuses a request to a deployment whose queue is full.
     """
 
-    def __init__(self, config: ProxyConfig, open_exchange: OpenExchange) -> None:
+    def __init__(
+        self,
+        config: ProxyConfig,
+        open_exchange: OpenExchange,
+        drop: Callable[[DeploymentId], BackPressureError | None],
+    ) -> None:
         self.routes = RouteTable({})
         self.is_draining = False
         self.counts = ProxyCounts()
@@ -71,6 +79,7 @@ class ProxyApp:
         """Who cancels, if the proxy does."""
         self._config = config
         self._open = open_exchange
+        self._drop = drop
         self._has_had_routes = self._has_snapshot = False
         self._tasks = TaskOwner("proxy")
         self._ongoing: set[Cancellable] = set()
@@ -134,6 +143,13 @@ class ProxyApp:
             begin_span(tracing.active, context, scope["method"])
         if route.unavailable:
             request.refuse(failure_response.app_unavailable(route.app_name), route, path)
+            return
+        dropped = self._drop(route.ingress)
+        if dropped is not None:
+            response = failure_response.of_error(
+                dropped, request_id=context.request_id, timeout_s=timeout_s, cancel_reason=None
+            )
+            request.refuse(response, route, path)
             return
         open_ = self._open_message(context, headers, http=self._http_request(cycle, route))
         repeatable = self._config.retry_idempotent and open_.http.method in IDEMPOTENT_METHODS

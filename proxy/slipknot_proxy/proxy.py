@@ -184,7 +184,7 @@ class Proxy:
                 admin_address=self.admin_address,
             ),
         )
-        self._app = ProxyApp(config, dispatcher.open)
+        self._app = ProxyApp(config, dispatcher.open, dispatcher.drop)
         dispatcher.on_snapshot(self._app.on_snapshot)
         if self._gateway is not None:
             add_gateway(self._gateway, dispatcher, self._app)

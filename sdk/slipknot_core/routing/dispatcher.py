@@ -16,6 +16,7 @@ from slipknot_proto.v1 import discovery_pb2, discovery_pb2_grpc, replica_pb2
 from ..deadline import Deadline
 from ..errors import (
     ApplicationNotFoundError,
+    BackPressureError,
     DeploymentUnavailableError,
     RequestTimeoutError,
     SlipknotServeException,
@@ -165,6 +166,11 @@ class Dispatcher:
         else:
             router.submit(exchange)
         return exchange
+
+    def drop(self, deployment_id: DeploymentId) -> BackPressureError | None:
+        """Refuse a request that would be one too many in the deployment's queue; None: `open` it."""
+        router = self._routers.get(deployment_id)
+        return None if router is None else router.drop()
 
     def apply(self, snapshot: Snapshot) -> bool:
         """Take `snapshot` if it is newer; False if not."""

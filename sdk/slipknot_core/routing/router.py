@@ -123,6 +123,22 @@ class Router:
         self._assign()
         self._enforce_bound()
 
+    def drop(self) -> BackPressureError | None:
+        """Refuse a request that comes while the queue is full, before an exchange is made of it: that must be
+        cheap, or refusing takes the time of those that could be served. None: submit it.
+        """
+        waiting, bound = len(self._waiting), self._bound
+        if waiting == 0 or self._gone is not None:
+            return None
+        link = self._share(bound)
+        if waiting < (bound if link is None else link.limit(waiting + 1, bound)):
+            return None
+        if link is not None:
+            link.settle(waiting)
+        self.counts.requests += 1
+        self.counts.dropped += 1
+        return self._backpressure(bound)
+
     def update(self, route: DeploymentRoute) -> None:
         """Take the deployment's part of a newer snapshot."""
         self._route, self._gone = route, None
@@ -283,13 +299,17 @@ class Router:
                 )
                 replica.avoid_until_s = now_s + replica.backoff_s
 
-    def _enforce_bound(self) -> None:
+    @property
+    def _bound(self) -> int:
         route = self._route
-        bound = (
+        return (
             route.max_queued_requests
             if route is not None and route.max_queued_requests >= 0
             else MAX_QUEUED_REQUESTS
         )
+
+    def _enforce_bound(self) -> None:
+        bound = self._bound
         link = self._share(bound)
         limit = bound if link is None else link.limit(len(self._waiting), bound)
         while len(self._waiting) > limit:
