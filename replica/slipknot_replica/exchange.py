@@ -212,13 +212,17 @@ class ServerExchange:
 
     async def _spend(self, byte_count: int) -> None:
         """Wait until the caller takes more, then use its credit."""
+        if self._credit <= 0:
+            await self._credited()
         cost = byte_count + CHUNK_COST_BYTES
-        while self._credit <= 0:
-            self._credit_waiter = self._loop.create_future()
-            await self._credit_waiter
         if not self._stream.has_room(cost):
             await self._stream.room()
         self._credit -= cost
+
+    async def _credited(self) -> None:
+        while self._credit <= 0:
+            self._credit_waiter = self._loop.create_future()
+            await self._credit_waiter
 
     async def _breathe(self) -> None:
         """Leave the loop to others now and then: a producer that never waits must not keep it for itself."""

@@ -18,6 +18,9 @@ BODY_CREDIT_BYTES = 1024 * 1024
 MAX_CHUNK_BYTES = 48 * 1024
 """Larger chunks of a response travel in pieces."""
 
+JOIN_BYTES = 8 * 1024
+"""Chunks of a response that are ready together share a frame up to about this size."""
+
 Message = MutableMapping[str, Any]
 
 
@@ -36,6 +39,10 @@ class HttpExchange(ServerExchange):
         self._body_waiter: asyncio.Future[None] | None = None
         self._uncredited = 0
         self._start: replica_pb2.ResponseStart | None = None
+        self._joined = replica_pb2.BodyChunk()
+        """The last chunk that was posted, as it is in its frame."""
+        self._joined_bytes = JOIN_BYTES
+        self._joined_at = 0
         self._response_is_complete = False
         self._is_head = http.method == "HEAD"
 
@@ -59,6 +66,7 @@ class HttpExchange(ServerExchange):
             raise ProtocolError("frame 'body' after the end of the body")
         self._body_end = frame.body.end_of_body
         self._body.append(frame.body.data)
+        self._body.extend(frame.body.more)
         wake(self._body_waiter)
 
     # --- ASGI ---------------------------------------------------------------------------------------
@@ -156,8 +164,12 @@ class HttpExchange(ServerExchange):
         if start is not None:
             start.body, start.end_of_body = data, end_of_body
             frame = replica_pb2.ReplyFrame(response_start=start)
+        elif not end_of_body:
+            self._post_chunk(data)
+            await self._breathe()
+            return
         else:
-            frame = replica_pb2.ReplyFrame(body=replica_pb2.BodyChunk(data=data, end_of_body=end_of_body))
+            frame = replica_pb2.ReplyFrame(body=replica_pb2.BodyChunk(data=data, end_of_body=True))
         if end_of_body:
             self._response_is_complete = True
             self._close(frame)
@@ -165,6 +177,17 @@ class HttpExchange(ServerExchange):
         else:
             self._reply(frame)
             await self._breathe()
+
+    def _post_chunk(self, data: bytes) -> None:
+        """Send a chunk, with the last one if that has not left yet."""
+        self._joined_bytes += len(data) + CHUNK_COST_BYTES
+        if self._joined_bytes < JOIN_BYTES and self._joined_at == self._stream.message_count:
+            self._joined.more.append(data)
+            return
+        frame = replica_pb2.ReplyFrame(body={"data": data})
+        self._joined, self._joined_bytes = frame.body, len(data)
+        self._joined_at = self._stream.message_count
+        self._reply(frame)
 
     def _flush_start(self) -> None:
         start, self._start = self._start, None

@@ -62,6 +62,10 @@ class Host(Protocol):
 class Wire(Protocol):
     """What carries a stream: an RPC of its own, or a session with others."""
 
+    message_count: int
+    """Messages that were taken from what was posted: while it stays the same, what was posted can be added
+    to."""
+
     def post(self, stream: "ServerStream", frame: replica_pb2.ReplyFrame) -> None:
         """Send a reply soon, after those posted before."""
 
@@ -96,6 +100,11 @@ class ServerStream:
         """Send a reply soon."""
         if not self.has_ended:
             self._wire.post(self, frame)
+
+    @property
+    def message_count(self) -> int:
+        """As `Wire.message_count`."""
+        return self._wire.message_count
 
     def has_room(self, byte_count: int) -> bool:
         """As `Wire.has_room`."""

@@ -42,6 +42,8 @@ class _Rpc:
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ahead_bytes = 0
         self._room_waiters: list[asyncio.Future[None]] = []
+        self.message_count = 0
+        """As `Wire.message_count`."""
 
     async def run(self) -> None:
         """Serve the RPC to its end.
@@ -133,6 +135,7 @@ class _Rpc:
     async def _write(self) -> None:
         try:
             while (message := self._next_message()) is not None:
+                self.message_count += 1
                 if not self._has_posted:
                     self._make_room()
                 await self._context.write(message)

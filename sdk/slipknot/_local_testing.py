@@ -304,11 +304,16 @@ class _LocalWire:
     """From the replica's end to the caller's, in the next round of the loop."""
 
     def __init__(self, stream: _LocalStream) -> None:
+        self.message_count = 0
         self._stream = stream
         self._loop = asyncio.get_running_loop()
 
     def post(self, _stream: ServerStream, frame: replica_pb2.ReplyFrame) -> None:
-        self._loop.call_soon(self._stream.deliver, frame)
+        self._loop.call_soon(self._deliver, frame)
+
+    def _deliver(self, frame: replica_pb2.ReplyFrame) -> None:
+        self.message_count += 1
+        self._stream.deliver(frame)
 
     def has_room(self, _byte_count: int) -> bool:
         return True

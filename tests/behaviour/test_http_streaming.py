@@ -1,5 +1,7 @@
 """Streaming responses: each item a chunk, at once."""
 
+import asyncio
+import random
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -144,6 +146,34 @@ async def test_head_of_a_stream_does_not_wait_for_its_first_item(
     assert (await client.read_head()).status == 203
     gate.open()
     assert await client.read_chunk() == b"item 0"
+    assert await client.read_chunk() == b""
+    client.close()
+
+
+@pytest.mark.anyio
+async def test_many_chunks_at_once_keep_their_boundaries(
+    cluster: RunningCluster, serve_app: ServeApp
+) -> None:
+    """Chunks that travel together, in whatever number and size, are chunks of their own for the client."""
+    draw = random.Random(7)
+    sizes = [draw.choice((1, 9, 100, 2_000, 7_000, 9_000)) for _ in range(3_000)]
+
+    @serve.deployment
+    async def streams(request: Request) -> StreamingResponse:
+        async def items() -> AsyncIterator[bytes]:
+            for number, size in enumerate(sizes):
+                yield number.to_bytes(2, "big").ljust(size, b".")[:size]
+                if number % 500 == 499:
+                    await asyncio.sleep(0)
+
+        return StreamingResponse(items())
+
+    serve_app(streams.bind())
+    client = await RawClient.connect(cluster.url.removeprefix("http://"))
+    client.get("/")
+    assert (await client.read_head()).status == 200
+    for number, size in enumerate(sizes):
+        assert await client.read_chunk() == number.to_bytes(2, "big").ljust(size, b".")[:size], number
     assert await client.read_chunk() == b""
     client.close()
 

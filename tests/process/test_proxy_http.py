@@ -210,6 +210,21 @@ async def test_chunks_are_passed_on_as_they_come() -> None:
         assert [await client.read_chunk() for _ in range(4)] == [b"d", b"e", b"f", b""]
 
 
+@pytest.mark.parametrize("ends", [False, True], ids=["the end comes by itself", "the end comes along"])
+async def test_chunks_that_share_a_frame_are_chunks_of_their_own(ends: bool) -> None:
+    """With the last one among them or not."""
+    async with scripted_proxy() as cluster:
+        client = await cluster.connect()
+        client.get()
+        exchange = await cluster.replica.next_exchange()
+        exchange.start(200)
+        exchange.reply(body={"data": b"a", "more": [b"bb", b"ccc"], "end_of_body": ends})
+        if not ends:
+            exchange.chunk(b"", end=True)
+        await client.read_head()
+        assert [await client.read_chunk() for _ in range(4)] == [b"a", b"bb", b"ccc", b""]
+
+
 async def test_slow_reader_holds_the_producer_back() -> None:
     """Credit is granted as the client reads, so a client that does not read stops the producer."""
     async with scripted_proxy() as cluster:

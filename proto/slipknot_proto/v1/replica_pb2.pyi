@@ -193,12 +193,14 @@ class MethodCall(_message.Message):
     def __init__(self, method_name: _Optional[str] = ..., arguments: _Optional[_Union[_payload_pb2.Payload, _Mapping]] = ..., stream: _Optional[bool] = ...) -> None: ...
 
 class BodyChunk(_message.Message):
-    __slots__ = ("data", "end_of_body")
+    __slots__ = ("data", "end_of_body", "more")
     DATA_FIELD_NUMBER: _ClassVar[int]
     END_OF_BODY_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     end_of_body: bool
-    def __init__(self, data: _Optional[bytes] = ..., end_of_body: _Optional[bool] = ...) -> None: ...
+    more: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, data: _Optional[bytes] = ..., end_of_body: _Optional[bool] = ..., more: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class WebSocketMessage(_message.Message):
     __slots__ = ("text", "binary")

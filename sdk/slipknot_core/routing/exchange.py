@@ -308,10 +308,16 @@ class Exchange:
             self._frames.clear()
             self._close(reusable=False)
             return
-        if kind == "body" and not frame.body.end_of_body:
-            self._frames.append(frame.body.data)
-            self._ready()
-            return
+        if kind == "body":
+            body = frame.body
+            if not body.end_of_body:
+                self._frames.append(body.data)
+                self._frames.extend(body.more)
+                self._ready()
+                return
+            if body.more:
+                self._frames += (body.data, *body.more[:-1])
+                frame = replica_pb2.ReplyFrame(body={"data": body.more[-1], "end_of_body": True})
         if len(self._frames) >= MAX_SHARED_FRAMES:
             self._frames.append(_Packed(frame.SerializeToString()))
         else:
