@@ -121,6 +121,36 @@ def test_a_node_falls_silent(drill: Drill) -> None:
     assert not drill.load.failures()
 
 
+def test_a_replica_is_frozen(drill: Drill) -> None:
+    """Its node is well and ends it; others take its place. What it had accepted is lost."""
+    container, node_id = busiest_node(drill.full)
+    frozen = next(replica for replica, node in drill.full.replicas().items() if node == node_id)
+    pid = drill.full.pids()[frozen]
+    drill(
+        "replica frozen",
+        lambda: docker("exec", container, "sh", "-c", f"kill -STOP {pid}"),
+        lambda: drill.is_full() and frozen not in drill.full.replicas(),
+    )
+
+
+def test_a_node_agent_is_frozen(drill: Drill) -> None:
+    """Its replicas are well, and go on; nobody notices, then or when it wakes up."""
+    container, node_id = busiest_node(drill.full)
+    status = drill.full.status()
+    pid = next(node.pid for node in status.nodes if node.node_id == node_id)
+    drill(
+        "node agent frozen",
+        lambda: docker("exec", container, "sh", "-c", f"kill -STOP {pid}"),
+        lambda: node_id not in nodes_of(drill.full) and drill.is_full(),
+    )
+    drill(
+        "node agent wakes up",
+        lambda: docker("exec", container, "sh", "-c", f"kill -CONT {pid}"),
+        lambda: node_id in nodes_of(drill.full) and drill.is_full(),
+    )
+    assert not drill.load.failures()
+
+
 def test_a_proxy_is_killed(drill: Drill) -> None:
     container = drill.full.one("proxy-2")
     drill("proxy killed", lambda: docker("kill", container), lambda: True)

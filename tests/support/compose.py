@@ -123,16 +123,11 @@ class Compose:
 
     def replicas(self) -> dict[str, str]:
         """Node ids by replica id, of all that run."""
-        status = self.status()
-        if status is None:
-            return {}
-        return {
-            replica.replica_id: replica.node_id
-            for application in status.applications
-            for deployment in application.deployments
-            for replica in deployment.replicas
-            if replica.state == "RUNNING"
-        }
+        return {replica.replica_id: replica.node_id for replica in self._running()}
+
+    def pids(self) -> dict[str, int]:
+        """Process ids, as their containers count, by replica id, of all that run."""
+        return {replica.replica_id: replica.pid for replica in self._running()}
 
     @property
     def credentials(self) -> Credentials:
@@ -143,6 +138,11 @@ class Compose:
                 docker("exec", container, "cat", "/run/slipknot/secrets/token").strip()
             )
         return self._credentials
+
+    def _running(self) -> list[Any]:
+        status = self.status()
+        applications = () if status is None else status.applications
+        return [r for a in applications for d in a.deployments for r in d.replicas if r.state == "RUNNING"]
 
     def _controllers(self) -> list[str]:
         names = self("config", "--services").split()
