@@ -18,7 +18,7 @@ class Effort:
     paced_ticks: int = 200
     paced_interval_ms: float = 10.0
     sockets: int = 16
-    idle_s: float = 5.0
+    idle_s: float = 4.0
     single_disconnects: int = 50
     disconnects: int = 1000
     random_cancels: int = 400

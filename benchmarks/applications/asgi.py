@@ -3,6 +3,8 @@
 import os
 
 from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from ..loads.http import Pool
@@ -22,12 +24,13 @@ _pools: dict[str, Pool] = {}
 
 
 async def plain(scope: Scope, receive: Receive, send: Send) -> None:
-    """A handler without a framework."""
-    if scope["type"] != "http":
-        return
-    headers = [(b"content-type", b"text/plain"), (b"content-length", b"2")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"ok"})
+    """A handler without a framework; gets and gives what one of slipknot or Ray Serve does."""
+    if scope["type"] == "http":
+        await (await _plain(Request(scope, receive)))(scope, receive, send)
+
+
+async def _plain(request: Request) -> Response:
+    return PlainTextResponse("ok")
 
 
 async def _get(variable: str, path: str) -> str:

@@ -15,12 +15,16 @@ from .metric import Metric, NotOffered
 
 HOPS = ("ingress", "downstream", "two hops down")
 BEGIN_WITHIN_S = 30.0
-NOTICE_WITHIN_S = 3.0
-"""Who has heard nothing for so long after the last client has left will hear nothing any more."""
+NOTICE_WITHIN_S = 2.0
+"""Who has heard nothing for so long after a single client has left will hear nothing at all."""
+ALL_NOTICE_WITHIN_S = 15.0
+"""The same for many, where one was heard of."""
 HANG_S = 6.0
+PROBE_WITHIN_S = 15.0
 LONG_HANG_S = 25.0
 """For many together, who take a while to begin; where nobody would end it but time, `HANG_S` must do."""
-RANDOM_HANG_S = 2.0
+RANDOM_HANG_S = 4.0
+"""Much longer than the news of a departure takes, or lateness would look like loss."""
 RANDOM_WITHIN_S = 1.0
 
 
@@ -30,8 +34,8 @@ async def _single(running: Running, effort: Effort) -> AsyncIterator[list[Figure
         journal = running.journal()
         left_s: dict[str, float] = {}
         for number in range(effort.single_disconnects):
-            left_s |= await _leave(running, journal, hop, [f"single{number}"], HANG_S)
-            if number == 2 and not journal.times_s("cancelled", hop):
+            left_s |= await _leave(running, journal, hop, [f"single{number}"])
+            if number == 0 and not journal.times_s("cancelled", hop):
                 break  # nobody hears of it here, and each costs the whole wait
         yield _lateness(f"{name}, 1 at a time", left_s, journal.times_s("cancelled", hop))
 
@@ -41,9 +45,10 @@ async def _together(running: Running, effort: Effort) -> AsyncIterator[list[Figu
     requests = [f"together{number}" for number in range(effort.disconnects)]
     for hop, name in enumerate(HOPS):
         journal = running.journal()
-        await _leave(running, journal, hop, ["alone"], HANG_S)
+        await _leave(running, journal, hop, ["alone"])
         is_heard = bool(journal.times_s("cancelled", hop))
-        left_s = await _leave(running, journal, hop, requests, LONG_HANG_S if is_heard else HANG_S)
+        hang_s, within_s = (LONG_HANG_S, ALL_NOTICE_WITHIN_S) if is_heard else (HANG_S, 0.0)
+        left_s = await _leave(running, journal, hop, requests, hang_s=hang_s, within_s=within_s)
         heard_s = journal.times_s("cancelled", hop)
         yield _lateness(f"{name}, {effort.disconnects} together", left_s, heard_s)
 
@@ -58,7 +63,13 @@ def _lateness(case: str, left_s: dict[str, float], heard_s: dict[str, float]) ->
 
 
 async def _leave(
-    running: Running, journal: Journal, hop: int, requests: list[str], hang_s: float
+    running: Running,
+    journal: Journal,
+    hop: int,
+    requests: list[str],
+    *,
+    hang_s: float = HANG_S,
+    within_s: float = NOTICE_WITHIN_S,
 ) -> dict[str, float]:
     """Let them begin, let their clients leave, wait until all were heard of; when each left."""
     leavers = {its: Leaver(running.host, running.port, _path(hop, its, hang_s)) for its in requests}
@@ -67,7 +78,7 @@ async def _leave(
             raise RuntimeError(f"not all of {len(requests)} requests began")
     finally:
         leave_all(leavers.values())
-    await _all_in(journal, "cancelled", hop, requests, NOTICE_WITHIN_S)
+    await _all_in(journal, "cancelled", hop, requests, within_s)
     return {its: leaver.left_s for its, leaver in leavers.items() if leaver.left_s is not None}
 
 
@@ -108,12 +119,15 @@ def _path(hop: int, request: str, seconds: float) -> str:
 
 
 def _offered(running: Running) -> None:
-    if status(running.port, _path(2, "probe", 0.0)) != 200:
+    probe = status(running.port, _path(2, "probe", 0.0), PROBE_WITHIN_S)
+    if probe == 404:
         raise NotOffered("there is no chain of three")
+    if probe != 200:
+        raise RuntimeError(f"the chain of three answers {probe}")
 
 
 CANCEL = (
     Metric("cancel", "chain", _single),
-    Metric("cancel", "chain", _together),
     Metric("cancel", "chain", _random),
+    Metric("cancel", "chain", _together),
 )
