@@ -27,7 +27,7 @@ bench: .venv/.installed-dev
 	.venv/bin/python -m benchmarks --systems slipknot,floor,haproxy --rounds 3 --seconds 2 --out benchmark-results/bench
 
 bench-peers: .venv/.installed-dev .venv-peers/.installed
-	.venv/bin/python -m benchmarks --systems all --rounds 3 --out benchmark-results/bench-peers
+	.venv/bin/python -m benchmarks --systems all --rounds 3 --seconds 2 --out benchmark-results/bench-peers
 
 bench-growth: .venv/.installed-dev
 	.venv/bin/python -m benchmarks --systems slipknot --metrics growth --rounds 1 --out benchmark-results/bench-growth
