@@ -13,7 +13,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from slipknot_core.errors import ProtocolError
-from slipknot_core.routing.session import together
+from slipknot_core.routing.session import FEW_FRAMES, together
 from slipknot_proto.v1 import replica_pb2
 
 from .server_stream import Host, ServerStream
@@ -108,6 +108,11 @@ class _Rpc:
         """Something waits to be written."""
         raise NotImplementedError
 
+    @property
+    def _may_gain_company(self) -> bool:
+        """Others may soon post something, too, and there is room for it in the next message."""
+        return False
+
     def _end(self) -> None:
         if not self._ended.done():
             self._ended.set_result(None)
@@ -134,6 +139,8 @@ class _Rpc:
 
     async def _write(self) -> None:
         try:
+            if self._may_gain_company:
+                await asyncio.sleep(0)
             while (message := self._next_message()) is not None:
                 self.message_count += 1
                 if not self._has_posted:
@@ -270,6 +277,10 @@ class SessionWire(_Rpc):
     @property
     def _has_posted(self) -> bool:
         return bool(self._posted)
+
+    @property
+    def _may_gain_company(self) -> bool:
+        return len(self._streams) > 1 and len(self._posted) < FEW_FRAMES
 
     def _next_message(self) -> replica_pb2.SessionResponse | None:
         if not self._is_begun:

@@ -23,6 +23,7 @@ from typing import Any
 from slipknot_core.ids import short_id
 from slipknot_core.lifeline import Lifeline
 from slipknot_core.output import OutputPump, Tail
+from slipknot_core.role_environment import ROLE_ENVIRONMENT
 from slipknot_core.runtime_dir import ClusterInfo, RuntimeDir
 
 from ._cluster_options import DEFAULT_GATEWAY_PORT, ClusterOptions, from_json, to_json
@@ -295,7 +296,13 @@ class Child:
             stderr=subprocess.PIPE,
             # Ctrl-C in the console is for the parent, which then ends its children in order.
             start_new_session=True,
-            env={"GRPC_VERBOSITY": "NONE", **os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
+            env={
+                "GRPC_VERBOSITY": "NONE",
+                **ROLE_ENVIRONMENT,
+                **os.environ,
+                "PYTHONUNBUFFERED": "1",
+                **self._environment,
+            },
         )
         os.close(ready_write)
         lifeline.handed_over()

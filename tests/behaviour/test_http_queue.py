@@ -65,6 +65,20 @@ async def test_requests_wait_for_a_slot_in_order(
     assert journal.notes == [f"{number} with 1" for number in range(8)]
 
 
+def test_the_last_free_slot_of_many_replicas_is_found(
+    serve_app: ServeApp, journal: Journal, make_gate: MakeGate
+) -> None:
+    """With so many replicas that not all are looked at for each request, all of them work at the same time."""
+    count, gate = 20, make_gate()
+    running = serve_app(OneAtATime.options(num_replicas=count).bind(journal.pen, gate))
+    with ThreadPoolExecutor(count) as pool:
+        answers = [pool.submit(running.client.get, f"/?{number}", timeout=60) for number in range(count)]
+        for number in range(count):
+            journal.wait_for(f"{number} with 1")
+        gate.open()
+        assert sorted(int(answer.result().text) for answer in answers) == list(range(count))
+
+
 def test_slots_bound_all_callers_together(serve_app: ServeApp, journal: Journal, make_gate: MakeGate) -> None:
     """HTTP and handles share the slots of a replica."""
 

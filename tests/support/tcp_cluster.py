@@ -24,6 +24,7 @@ from typing import Any, Self
 
 from slipknot import _connection
 from slipknot_core.lifeline import Lifeline
+from slipknot_core.role_environment import ROLE_ENVIRONMENT
 from slipknot_core.rpc.credentials import Credentials
 
 READY_TIMEOUT_S = 40.0
@@ -71,7 +72,13 @@ class Role:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={"GRPC_VERBOSITY": "NONE", **os.environ, **self._environment, "PYTHONUNBUFFERED": "1"},
+                env={
+                    "GRPC_VERBOSITY": "NONE",
+                    **ROLE_ENVIRONMENT,
+                    **os.environ,
+                    **self._environment,
+                    "PYTHONUNBUFFERED": "1",
+                },
             )
         os.close(ready_write)
         lifeline.handed_over()

@@ -4,6 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from slipknot_core.role_environment import prepare
+
 
 def run_controller(arguments: Sequence[str]) -> None:
     """Run a controller."""
@@ -21,6 +23,7 @@ def run_node(arguments: Sequence[str]) -> None:
 
 
 def _run_module(name: str, arguments: Sequence[str]) -> None:
+    prepare()
     module = importlib.import_module(name if "." in name else f"{name}.__main__")
     sys.argv = [name, *arguments]
     module.main()

@@ -32,6 +32,9 @@ class Candidate(Protocol):
 
 C = TypeVar("C", bound=Candidate)
 
+SAMPLES = 3
+"""Pairs that `sample` looks at."""
+
 
 def choose(
     candidates: Sequence[C],
@@ -72,6 +75,29 @@ def choose(
     pool = near or free
     first, second = pick(pool), pick(pool)
     return second if second.ongoing < first.ongoing else first
+
+
+def sample(
+    pool: Sequence[C], *, now_s: float, pick: Callable[[Sequence[C]], C], is_fine: Callable[[C], bool]
+) -> C | None:
+    """Choose by power of two choices without looking at all; for requests of no model and no session.
+
+    Args:
+        pool: Not empty; those on the caller's own node, if there are any.
+        now_s: The clock.
+        pick: Takes one of them at random.
+        is_fine: There is no other reason against it.
+
+    Returns:
+        A replica with a free slot; None if some tries found none, which does not mean that there is none.
+    """
+    for _ in range(SAMPLES):
+        pair = (pick(pool), pick(pool))
+        free = [c for c in pair if c.ongoing < c.max_ongoing_requests and c.avoid_until_s <= now_s]
+        fine = [c for c in free if is_fine(c)]
+        if fine:
+            return min(fine, key=lambda c: c.ongoing)
+    return None
 
 
 def _suited(free: list[C], candidates: Sequence[C], model_id: str) -> tuple[list[C], Sequence[C]]:

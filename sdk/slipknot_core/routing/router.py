@@ -14,7 +14,7 @@ import math
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import takewhile
 
 from slipknot_proto.v1 import replica_pb2
@@ -27,13 +27,13 @@ from ..errors import (
 )
 from ..ids import DeploymentId
 from ..rpc.credentials import NO_CREDENTIALS, Credentials
-from .choose import choose
+from .choose import choose, sample
 from .exchange import Exchange, Seat
 from .metrics import RouterCounts
 from .replica import FIRST_LOST_AVOID_S, Replica
 from .retry import RetryBudget, may_repeat
 from .share_link import ShareLink
-from .silence import prefer_answering
+from .silence import is_silent, prefer_answering
 from .snapshot import DeploymentRoute
 from .stream import Stream
 
@@ -41,6 +41,9 @@ logger = logging.getLogger("slipknot.serve")
 
 MAX_QUEUED_REQUESTS = 65_536
 """Bound of the queue when `max_queued_requests` is -1."""
+
+MANY_REPLICAS = 16
+"""From so many on, a few are looked at first, not all for each request."""
 
 BUSY_BACKOFF_S = 0.025
 """First pause after a refusal without a ticket; doubles up to `MAX_BUSY_BACKOFF_S`."""
@@ -76,6 +79,8 @@ class Router:
         self._route: DeploymentRoute | None = None
         self._gone: SlipknotServeException | None = None
         self._replicas: dict[str, Replica] = {}
+        self._pool: tuple[Replica, ...] = ()
+        """Of many replicas those on our own node, or all if there are none; empty: there are few."""
         self._retired: set[Replica] = set()
         self._waiting: OrderedDict[Exchange, None] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
@@ -153,6 +158,7 @@ class Router:
             if known is not None:
                 self._retire(known)
             self._replicas[replica_id] = Replica(replica_route, self._credentials, self._assign)
+        self._pool = _near_or_all(self._replicas.values(), self._node_id)
         self._check_link()
         if route.unavailable:
             self._fail_all(
@@ -165,6 +171,7 @@ class Router:
     def remove(self, error: SlipknotServeException) -> None:
         """The deployment does not exist any more: fail what waits, now and later, with `error`."""
         self._route = None
+        self._pool = ()
         while self._replicas:
             self._retire(self._replicas.popitem()[1])
         self._check_link()
@@ -179,6 +186,7 @@ class Router:
         self._fail_all(DeploymentUnavailableError("this process is shutting down"))
         await asyncio.gather(*(replica.close() for replica in (*self._replicas.values(), *self._retired)))
         self._replicas.clear()
+        self._pool = ()
         self._retired.clear()
 
     # --- what exchanges report (the `Owner` protocol) -----------------------------------------------
@@ -238,14 +246,7 @@ class Router:
             while self._waiting:
                 now_s = time.monotonic()
                 wanted = next(iter(self._waiting)).open
-                replica = choose(
-                    self._candidates(now_s),
-                    node_id=self._node_id,
-                    now_s=now_s,
-                    pick=_pick,
-                    model_id=wanted.multiplexed_model_id,
-                    session_id=wanted.session_id,
-                )
+                replica = self._choose(wanted, now_s)
                 if replica is None:
                     self._wake_later()
                     if self.is_autoscaled:
@@ -257,6 +258,25 @@ class Router:
         finally:
             self._is_assigning = False
             self._count_waiting()
+
+    def _choose(self, wanted: replica_pb2.Open, now_s: float) -> Replica | None:
+        model_id, session_id = wanted.multiplexed_model_id, wanted.session_id
+        if self._pool and not model_id and not session_id:
+            found = sample(self._pool, now_s=now_s, pick=_pick, is_fine=lambda r: self._is_fine(r, now_s))
+            if found is not None:
+                return found
+        return choose(
+            self._candidates(now_s),
+            node_id=self._node_id,
+            now_s=now_s,
+            pick=_pick,
+            model_id=model_id,
+            session_id=session_id,
+        )
+
+    def _is_fine(self, replica: Replica, now_s: float) -> bool:
+        """As `_candidates` says of one."""
+        return not is_silent(replica, now_s) and len(replica.tickets) < len(self._waiting)
 
     def _candidates(self, now_s: float) -> tuple[Replica, ...]:
         """The replicas worth asking: one that keeps a ticket for each exchange that waits calls us itself."""
@@ -384,6 +404,12 @@ class Router:
 def _reason_name(reason: Reason) -> str:
     """As a label; a newer replica may give a reason unknown here."""
     return _REASON_NAMES.get(reason, "UNKNOWN")
+
+
+def _near_or_all(replicas: Collection[Replica], node_id: str) -> tuple[Replica, ...]:
+    if len(replicas) < MANY_REPLICAS:
+        return ()
+    return tuple(r for r in replicas if node_id and r.node_id == node_id) or tuple(replicas)
 
 
 def _pick(candidates: Sequence[Replica]) -> Replica:

@@ -29,6 +29,11 @@ together, and so that one that waits for a slow reader keeps little else in memo
 whole.
 """
 
+FEW_FRAMES = 8
+"""A message with fewer waits one step of the loop for what the loop has read meanwhile: a message costs as
+much as the frames of many small exchanges.
+"""
+
 Frame = TypeVar("Frame", replica_pb2.CallFrame, replica_pb2.ReplyFrame)
 
 
@@ -124,6 +129,10 @@ class Session:
             while self._pending and not self.has_ended:
                 if self._call.done():
                     return  # what is pending was never written
+                if len(self._streams) > 1 and len(self._pending) < FEW_FRAMES:
+                    await asyncio.sleep(0)
+                    if not self._pending or self._call.done():
+                        return
                 batch = together(self._pending)
                 await self._call.write(
                     replica_pb2.SessionRequest(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipknot_core.routing.choose import choose
+from slipknot_core.routing.choose import choose, sample
 
 NOW_S = 100.0
 
@@ -139,3 +139,19 @@ def test_a_session_stays_where_it_is(replicas: list[_Replica], session_id: str, 
     if len(replicas) > 1:
         other = next(replica for replica in replicas if replica is not home)
         assert chosen([replica for replica in replicas if replica is not other]) is home
+
+
+@given(REPLICAS.filter(bool), st.sets(st.integers(0, 5)), st.data())
+def test_a_sample_is_free_and_fine(replicas: list[_Replica], ill: set[int], data: st.DataObject) -> None:
+    """Of the last pair that was picked it is the one with less to do; without a free one there is none."""
+    picks = _Picks(data)
+    found = sample(
+        replicas, now_s=NOW_S, pick=picks, is_fine=lambda replica: replicas.index(replica) not in ill
+    )
+    good = [r for r in picks.picked if r.is_free and replicas.index(r) not in ill]
+    if found is None:
+        assert good == []
+        return
+    assert found in good
+    assert all(found.ongoing <= other.ongoing for other in good)
+    assert set(map(id, good)) <= set(map(id, picks.picked[-2:]))
