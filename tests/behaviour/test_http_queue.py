@@ -68,7 +68,7 @@ async def test_requests_wait_for_a_slot_in_order(
 def test_the_last_free_slot_of_many_replicas_is_found(
     serve_app: ServeApp, journal: Journal, make_gate: MakeGate
 ) -> None:
-    """With so many replicas that not all are looked at for each request, all of them work at the same time."""
+    """There are so many that not all are looked at for each request; yet all work at the same time."""
     count, gate = 20, make_gate()
     running = serve_app(OneAtATime.options(num_replicas=count).bind(journal.pen, gate))
     with ThreadPoolExecutor(count) as pool:
