@@ -257,7 +257,7 @@ class Threaded:
         while not serve.cancelled():
             time.sleep(0.001)
         context = serve.get_request_context()
-        self._pen.note(f"told {context.cancel_reason} with {context.remaining_s} s left")
+        self._pen.note(f"told {context.cancel_reason} with {context.remaining_s:.1f} s left")
         return "discarded"
 
     def now(self) -> str:
@@ -272,4 +272,4 @@ def test_sync_handler(serve_app: ServeApp, journal: Journal) -> None:
     assert (response.status_code, response.text) == (408, TIMED_OUT)
     asyncio.run(is_over("Threaded"))
     (note,) = journal.notes
-    assert note.startswith("told DEADLINE_EXCEEDED with 0")
+    assert note.startswith("told DEADLINE_EXCEEDED with 0.0 s left")
