@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from slipknot_core.errors import ApplicationNotFoundError, SlipknotServeException
 
 from . import _connection, _control
+from ._console import hear_interrupts
 
 if TYPE_CHECKING:
     from ._deployment import Application
@@ -341,6 +342,7 @@ def _warn_about_options(http_options: Any) -> None:
 
 
 def _block() -> None:
+    hear_interrupts()
     try:
         while is_cluster_alive():
             time.sleep(0.5)

@@ -1,8 +1,10 @@
 """The cluster's output on the user's console, also where `sys.stdout` is not file descriptor 1 (notebooks,
-pytest).
+pytest); and the console's interrupts.
 """
 
+import signal
 import sys
+import threading
 from typing import TextIO
 
 STDOUT = 1
@@ -17,3 +19,12 @@ def write_console(stream: int, lines: bytes) -> None:
             target.flush()
     except (OSError, ValueError):  # closed, or a pipe that nobody reads any more: there is no one to tell
         pass
+
+
+def hear_interrupts() -> None:
+    """Ctrl-C, and SIGINT from a program, end what blocks until then, also where a script that put us into the
+    background had it ignored. Other threads than the main one cannot change that and leave it as it is.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

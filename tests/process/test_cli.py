@@ -201,6 +201,18 @@ def test_run_serves_an_import_path_until_ctrl_c(start: Callable[..., Running]) -
     assert not any(map(is_alive, children))
 
 
+def test_run_hears_an_interrupt_that_its_parent_had_ignored(start: Callable[..., Running]) -> None:
+    """Shells without job control start what is in the background that way."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        running = start("run", "cli_app:app", "--port", "0")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert httpx.get(running.url()).text == "hello"
+    running.interrupt()
+    assert running.wait() == 0
+
+
 def test_run_passes_arguments_to_the_builder(start: Callable[..., Running]) -> None:
     running = start("run", "cli_app:build", "text=a=b", "end=!", "--port", "0", "--route-prefix", "/x")
     assert running.url().endswith("/x")

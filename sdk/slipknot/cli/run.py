@@ -15,6 +15,7 @@ from slipknot_core.ids import short_id
 from slipknot_core.spec import ApplicationSpec, ImportSource
 
 from .. import _api, _connection, _control
+from .._console import hear_interrupts
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class RunOptions:
 
 def run_target(options: RunOptions) -> int:
     """Run it; returns the exit status."""
+    if options.blocking:
+        hear_interrupts()
     sys.path.insert(0, str(options.app_dir))
     # Before the code is read: a change while it starts is a change.
     stamp = _newest_change(options.app_dir) if options.reload else 0.0
