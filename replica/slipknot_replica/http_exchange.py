@@ -161,15 +161,15 @@ class HttpExchange(ServerExchange):
         await self._spend(end - at)
         data = bytes(body[at:end])  # not before: a stalled client must not hold a copy
         start, self._start = self._start, None
-        if start is not None:
-            start.body, start.end_of_body = data, end_of_body
-            frame = replica_pb2.ReplyFrame(response_start=start)
-        elif not end_of_body:
+        if start is None and not end_of_body:
             self._post_chunk(data)
             await self._breathe()
             return
+        if start is None:
+            frame = replica_pb2.ReplyFrame(body={"data": data, "end_of_body": True})
         else:
-            frame = replica_pb2.ReplyFrame(body=replica_pb2.BodyChunk(data=data, end_of_body=True))
+            start.body, start.end_of_body = data, end_of_body
+            frame = replica_pb2.ReplyFrame(response_start=start)
         if end_of_body:
             self._response_is_complete = True
             self._close(frame)
@@ -179,7 +179,7 @@ class HttpExchange(ServerExchange):
             await self._breathe()
 
     def _post_chunk(self, data: bytes) -> None:
-        """Send a chunk, with the last one if that has not left yet."""
+        """Send a chunk that is not the last, in the frame of the one before it if that has not left yet."""
         self._joined_bytes += len(data) + CHUNK_COST_BYTES
         if self._joined_bytes < JOIN_BYTES and self._joined_at == self._stream.message_count:
             self._joined.more.append(data)

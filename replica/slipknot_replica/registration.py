@@ -10,6 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 import grpc.aio
 
@@ -59,8 +60,10 @@ class Registration:
         self._outbox: deque[Request] = deque(maxlen=MAX_OUTBOX)
         self._wake = asyncio.Event()
         self._failure = ""
-        self._is_reachable = True  # until the first stream has ended
-        self._state_sent = asyncio.Event()
+        self._is_leaving = False
+        self._has_left = asyncio.Event()
+        """The stream has ended, or was never begun."""
+        self._has_left.set()
         self._load_at_s = 0.0
         self._load_timer: asyncio.TimerHandle | None = None
         self._models_at_s = 0.0
@@ -70,20 +73,19 @@ class Registration:
 
     async def start(self) -> None:
         """Join in the background; needs the replica's address."""
+        self._has_left.clear()
         self._replica.on_state = self._tell_state
         self._replica.on_load = self._load_changed
         self._replica.models.on_change = self._models_changed
         self._tasks.spawn(self._keep_joined(), "join")
 
     async def stop(self, flush_s: float = 1.0) -> None:
-        """Send what waits, at most `flush_s`, and leave; twice is fine."""
-        try:
+        """Say what waits to be said, have it heard, at most `flush_s`, and leave; twice is fine."""
+        self._is_leaving = True
+        self._wake.set()
+        with suppress(TimeoutError):
             async with asyncio.timeout(flush_s):
-                while self._outbox and self._is_reachable:
-                    self._state_sent.clear()
-                    await self._state_sent.wait()
-        except TimeoutError:
-            pass
+                await self._has_left.wait()
         for timer in (self._load_timer, self._models_timer):
             if timer is not None:
                 timer.cancel()
@@ -170,7 +172,7 @@ class Registration:
         )
 
     async def _keep_joined(self) -> None:
-        while True:
+        while not self._is_leaving:
             address, failure = self._link.address, None
             stub = registry_pb2_grpc.RegistryServiceStub(self._link.channel)
             self._renew_outbox()  # the hello tells all that still matters
@@ -182,7 +184,7 @@ class Registration:
             )
             try:
                 async for response in call:
-                    self._is_reachable = True
+                    self._has_left.clear()
                     if not self._is_of_leader(response):
                         break
                     self._link.held(address)
@@ -191,8 +193,7 @@ class Registration:
                 failure = error
                 logger.debug("controller_lost %s", error.code().name)
             finally:
-                self._is_reachable = False
-                self._state_sent.set()
+                self._has_left.set()
                 call.cancel()
                 self._renew_outbox()
             await asyncio.sleep(self._link.lost(address, failure))
@@ -204,13 +205,17 @@ class Registration:
     async def _requests(self, outbox: deque[Request]) -> AsyncIterator[Request]:
         """The messages of one connection. gRPC goes on reading them after the connection was lost: they must
         not take what is meant for the next one.
+
+        Who leaves ends them, and the controller then ends the stream: it has read them all. A cancellation
+        would overtake them.
         """
         while outbox is self._outbox:
             while outbox:
                 yield outbox[0]
                 if outbox:
                     outbox.popleft()
-            self._state_sent.set()
+            if self._is_leaving:
+                return
             self._wake.clear()
             await self._wake.wait()
 

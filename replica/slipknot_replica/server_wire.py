@@ -13,7 +13,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from slipknot_core.errors import ProtocolError
-from slipknot_core.routing.session import FEW_FRAMES, together
+from slipknot_core.routing.session import may_gain_company, together
 from slipknot_proto.v1 import replica_pb2
 
 from .server_stream import Host, ServerStream
@@ -280,7 +280,7 @@ class SessionWire(_Rpc):
 
     @property
     def _may_gain_company(self) -> bool:
-        return len(self._streams) > 1 and len(self._posted) < FEW_FRAMES
+        return may_gain_company(len(self._streams), len(self._posted))
 
     def _next_message(self) -> replica_pb2.SessionResponse | None:
         if not self._is_begun:
