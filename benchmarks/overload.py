@@ -19,6 +19,7 @@ from typing import Any
 
 from slipknot import serve
 
+from .cluster import quiet_cluster
 from .stalled import percentiles
 
 SLOTS = 16
@@ -168,15 +169,10 @@ def main() -> None:
         host, _, port = options.load.rpartition(":")
         print(json.dumps(asyncio.run(_measure(host, int(port), options))))
         return
-    logging_config = {"enable_access_log": False, "log_level": "ERROR"}
-    serve.start(http_options={"port": 0}, logging_config=logging_config)
-    serve.run(Busy.bind(), logging_config=logging_config)
-    try:
+    with quiet_cluster(Busy.bind()):
         command = [sys.executable, "-m", "benchmarks.overload", *sys.argv[1:]]
         command += ["--load", serve.http_url().removeprefix("http://")]
         output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    finally:
-        serve.shutdown()
     if options.json:
         print(output, end="")
         return

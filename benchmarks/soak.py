@@ -29,6 +29,7 @@ from slipknot import _connection, _control, serve
 from slipknot._metrics import cluster_readings
 from slipknot.serve.handle import DeploymentHandle
 
+from .cluster import quiet_cluster
 from .stalled import percentiles
 
 WORKERS = 16
@@ -278,13 +279,8 @@ def main() -> int:
     parser.add_argument("--interval", type=float, default=5, help="seconds between samples")
     parser.add_argument("--json", action="store_true", help="JSON, with all samples, instead of text")
     options = parser.parse_args()
-    logging_config = {"enable_access_log": False, "log_level": "ERROR"}
-    serve.start(http_options={"port": 0}, logging_config=logging_config)
-    serve.run(Top.bind(Leaf.bind()), logging_config=logging_config)
-    try:
+    with quiet_cluster(Top.bind(Leaf.bind())):
         result = asyncio.run(_soak(options))
-    finally:
-        serve.shutdown()
     if options.json:
         print(json.dumps(result))
         return 1 if result["problems"] else 0

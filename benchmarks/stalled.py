@@ -28,6 +28,9 @@ from fastapi.responses import Response, StreamingResponse
 
 from slipknot import serve
 
+from .cluster import quiet_cluster
+from .report.statistics import percentile
+
 KINDS = ("chunks", "large", "body", "websocket")
 CHUNK = b"data: " + b"x" * 92 + b"\n\n"
 LARGE = bytes(1024 * 1024)
@@ -166,13 +169,11 @@ def rss_bytes() -> Counter[str]:
 
 def percentiles(times_ms: list[float]) -> dict[str, float]:
     """Of latencies."""
-    times_ms = sorted(times_ms)
-    last = len(times_ms) - 1
     return {
         "count": len(times_ms),
-        "p50_ms": round(times_ms[last // 2], 2),
-        "p99_ms": round(times_ms[last * 99 // 100], 2),
-        "max_ms": round(times_ms[-1], 2),
+        "p50_ms": round(percentile(times_ms, 50), 2),
+        "p99_ms": round(percentile(times_ms, 99), 2),
+        "max_ms": round(max(times_ms), 2),
     }
 
 
@@ -207,13 +208,8 @@ async def _measure(kind: str, count: int) -> dict[str, Any]:
 
 
 def _inner(kind: str, count: int) -> None:
-    logging_config = {"enable_access_log": False, "log_level": "ERROR"}
-    serve.start(http_options={"port": 0}, logging_config=logging_config)
-    serve.run(Producer.bind(), logging_config=logging_config)
-    try:
+    with quiet_cluster(Producer.bind()):
         print(json.dumps(asyncio.run(_measure(kind, count))))
-    finally:
-        serve.shutdown()
 
 
 def _tell(result: dict[str, Any]) -> None:

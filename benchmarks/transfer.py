@@ -19,6 +19,7 @@ from fastapi.responses import StreamingResponse
 
 from slipknot import serve
 
+from .cluster import quiet_cluster
 from .stalled import rss_bytes
 
 MIB = 1024 * 1024
@@ -139,13 +140,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="how often each is measured")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of text")
     options = parser.parse_args()
-    logging_config = {"enable_access_log": False, "log_level": "ERROR"}
-    serve.start(http_options={"port": 0, "request_timeout_s": None}, logging_config=logging_config)
-    serve.run(Body.bind(), logging_config=logging_config)
-    try:
+    with quiet_cluster(Body.bind(), request_timeout_s=None):
         results = asyncio.run(_measure(options.mib, options.rounds))
-    finally:
-        serve.shutdown()
     for result in results:
         if options.json:
             print(json.dumps(result))

@@ -66,6 +66,8 @@ TARGETS = (
     Target("cancel/downstream, 1 at a time/p99", at_most=6),
     Target("cancel/random, 400 requests/ran to the end", at_most=0),
     Target("timeout/10 at a time/overshoot p99", at_most=5),
+    Target("overload/5 times the peak/goodput of peak", at_least=90),
+    Target("overload/5 times the peak/refusal p99", at_most=10),
 )
 
 

@@ -128,6 +128,8 @@ def run(  # noqa: PLR0917 - the signature that users know
         from . import _local_testing
 
         return _local_testing.run(target, name)
+    if blocking:
+        hear_interrupts()
     handle = run_many([RunTarget(target, name, route_prefix, logging_config)])[0]
     if blocking:
         _block()
@@ -342,7 +344,6 @@ def _warn_about_options(http_options: Any) -> None:
 
 
 def _block() -> None:
-    hear_interrupts()
     try:
         while is_cluster_alive():
             time.sleep(0.5)

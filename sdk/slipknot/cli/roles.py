@@ -1,4 +1,4 @@
-"""Single roles in the foreground, each the same as `python -m` of its package."""
+"""Single roles in the foreground: `python -m` of their packages, in the environment that suits a role."""
 
 import importlib
 import sys

@@ -316,8 +316,8 @@ class Exchange:
                 self._ready()
                 return
             if body.more:
-                self._frames += (body.data, *body.more[:-1])
-                frame = replica_pb2.ReplyFrame(body={"data": body.more[-1], "end_of_body": True})
+                self._frames += (body.data, *body.more)
+                frame = replica_pb2.ReplyFrame(body={"end_of_body": True})
         if len(self._frames) >= MAX_SHARED_FRAMES:
             self._frames.append(_Packed(frame.SerializeToString()))
         else:

@@ -34,7 +34,13 @@ FEW_FRAMES = 8
 much as the frames of many small exchanges.
 """
 
+
 Frame = TypeVar("Frame", replica_pb2.CallFrame, replica_pb2.ReplyFrame)
+
+
+def may_gain_company(stream_count: int, frame_count: int) -> bool:
+    """A session with so many streams should wait a step before it writes a message of so many frames."""
+    return stream_count > 1 and frame_count < FEW_FRAMES
 
 
 def together(posted: list[tuple[int, Frame]]) -> list[tuple[int, Frame]]:
@@ -129,7 +135,7 @@ class Session:
             while self._pending and not self.has_ended:
                 if self._call.done():
                     return  # what is pending was never written
-                if len(self._streams) > 1 and len(self._pending) < FEW_FRAMES:
+                if may_gain_company(len(self._streams), len(self._pending)):
                     await asyncio.sleep(0)
                     if not self._pending or self._call.done():
                         return
