@@ -1,8 +1,13 @@
-"""The embedded cluster that scripts measure: on a free port, and without log lines, which cost time."""
+"""The embedded cluster that scripts measure: on a free port, and without log lines, which cost time; and its
+memory.
+"""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import psutil
 
 from slipknot import serve
 
@@ -18,3 +23,12 @@ def quiet_cluster(application: serve.Application, **http_options: Any) -> Iterat
         yield
     finally:
         serve.shutdown()
+
+
+def rss_bytes() -> Counter[str]:
+    """Of this process's children, by what they are."""
+    sizes: Counter[str] = Counter()
+    for process in psutil.Process().children(recursive=True):
+        name = next((part for part in process.cmdline() if part.startswith("slipknot_")), "other")
+        sizes[name.partition(".")[0].removeprefix("slipknot_")] += process.memory_info().rss
+    return sizes

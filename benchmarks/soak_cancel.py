@@ -20,10 +20,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import psutil
-
 from slipknot import _connection, _control, serve
 
+from .cluster import rss_bytes
 from .soak_app import HOLD_S, build
 
 WORKERS = 16
@@ -160,15 +159,6 @@ async def _status() -> Any:
     )
 
 
-def _rss_bytes() -> dict[str, int]:
-    """Of this process's children, by what they are."""
-    sizes: Counter[str] = Counter()
-    for process in psutil.Process().children(recursive=True):
-        name = next((part for part in process.cmdline() if part.startswith("slipknot_")), "other")
-        sizes[name.partition(".")[0]] += process.memory_info().rss
-    return dict(sizes)
-
-
 async def _soak(count: int, seed: int) -> int:
     soak = Soak(seed)
     await soak.run(min(WARM_UP, count))
@@ -176,10 +166,10 @@ async def _soak(count: int, seed: int) -> int:
     started_s = time.monotonic()
     await soak.run(count - count // 2)
     # A heap grows for a while, until it has room for all that comes and goes; what leaks grows for ever.
-    rss_before = _rss_bytes()
+    rss_before = rss_bytes()
     await soak.run(count // 2)
     elapsed_s = time.monotonic() - started_s
-    rss_after = _rss_bytes()  # before the report, which is large
+    rss_after = rss_bytes()  # before the report, which is large
     left, levels = await soak.report()
     more = {name: levels[name]["tasks"] - before[name]["tasks"] for name in levels}
     left["tasks"] = sum(n for tasks in more.values() for name, n in tasks.items() if name not in IDLE_STREAM)

@@ -18,17 +18,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
-import psutil
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import Response, StreamingResponse
 
 from slipknot import serve
 
-from .cluster import quiet_cluster
+from .cluster import quiet_cluster, rss_bytes
 from .report.statistics import percentile
 
 KINDS = ("chunks", "large", "body", "websocket")
@@ -156,15 +154,6 @@ class Clients:
         self._writer.close()
         for client in self._stalled:
             client.close()
-
-
-def rss_bytes() -> Counter[str]:
-    """Of this process's children, by what they are."""
-    sizes: Counter[str] = Counter()
-    for process in psutil.Process().children(recursive=True):
-        name = next((part for part in process.cmdline() if part.startswith("slipknot_")), "other")
-        sizes[name.partition(".")[0].removeprefix("slipknot_")] += process.memory_info().rss
-    return sizes
 
 
 def percentiles(times_ms: list[float]) -> dict[str, float]:

@@ -19,8 +19,7 @@ from fastapi.responses import StreamingResponse
 
 from slipknot import serve
 
-from .cluster import quiet_cluster
-from .stalled import rss_bytes
+from .cluster import quiet_cluster, rss_bytes
 
 MIB = 1024 * 1024
 SAMPLE_S = 0.05
