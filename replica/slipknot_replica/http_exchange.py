@@ -15,7 +15,7 @@ from .user_code import matched_route
 BODY_CREDIT_BYTES = 1024 * 1024
 """How much of a request body the caller may send ahead of the handler."""
 
-MAX_CHUNK_BYTES = 48 * 1024
+MAX_CHUNK_BYTES = 64 * 1024
 """Larger chunks of a response travel in pieces."""
 
 JOIN_BYTES = 8 * 1024

@@ -251,7 +251,7 @@ async def test_slow_reader_holds_the_producer_back() -> None:
         assert await client.read_chunk() == b""
 
 
-@pytest.mark.parametrize("size", [100, 49_152], ids=["small chunks", "large chunks"])
+@pytest.mark.parametrize("size", [100, 65_536], ids=["small chunks", "large chunks"])
 async def test_client_that_never_reads_takes_little(size: int) -> None:
     """Credit is small, and neither proxy nor kernel takes much more: the handler does not work for nobody."""
     async with scripted_proxy() as cluster:

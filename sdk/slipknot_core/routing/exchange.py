@@ -31,7 +31,7 @@ from .stream import Stream, is_closing
 CHUNK_COST_BYTES = 64
 """What a chunk costs of the credit besides its data, so that empty and tiny ones are bounded too."""
 
-REPLY_CREDIT_BYTES = 112 * 1024
+REPLY_CREDIT_BYTES = 96 * 1024
 """How much a replica may send ahead of the reader, besides what its last chunk exceeds that by; so it is most
 of what a stalled client holds in memory."""
 
