@@ -65,7 +65,7 @@ class Compose:
 
     def __exit__(self, *_: object) -> None:
         self("kill")
-        self("down", "--volumes", "--remove-orphans", "--timeout", "1")
+        wait_until(self._is_down, f"{self.project} is down")
 
     def __repr__(self) -> str:
         return f"<Compose {self.project}>"
@@ -74,6 +74,16 @@ class Compose:
         """Run a compose command; its output."""
         command = ["docker", "compose", "--project-name", self.project, "--file", self._file]
         return _checked([*command, *arguments], self._environ)
+
+    def _is_down(self) -> bool:
+        try:
+            self("down", "--volumes", "--remove-orphans", "--timeout", "1")
+        except AssertionError as error:
+            # Docker frees the address of a container a moment after it has removed the container.
+            if "has active endpoints" in str(error):
+                return False
+            raise
+        return True
 
     def containers(self, *services: str) -> list[str]:
         """Ids of the running containers of some services."""
