@@ -98,13 +98,14 @@ class Gate:
 
     async def passed(self) -> None:
         """Wait at the gate."""
-        while not self._is_open():
+        while not self.is_open():
             await asyncio.sleep(POLL_S)
 
     def wait(self) -> None:
         """The same for a thread."""
-        while not self._is_open():
+        while not self.is_open():
             time.sleep(POLL_S)
 
-    def _is_open(self) -> bool:
+    def is_open(self) -> bool:
+        """Whether it holds nobody."""
         return os.path.exists(self._path)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 
 def is_alive(pid: int) -> bool:
-    """It exists and is no zombie."""
+    """One of its threads runs on: the first may be a zombie while others still hold its sockets open."""
     try:
-        return _stat(pid)[0] not in "ZX"
+        threads = os.listdir(f"/proc/{pid}/task")
     except (FileNotFoundError, ProcessLookupError):
         return False
+    return any(_thread_is_alive(pid, thread) for thread in threads)
 
 
 def descendants(pid: int) -> list[int]:
@@ -32,6 +33,13 @@ def child_running(module: str, parent: int | None = None) -> int:
     return found[0]
 
 
+def _thread_is_alive(pid: int, thread: str) -> bool:
+    try:
+        return _stat(pid, f"task/{thread}/stat")[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def _parents() -> dict[int, int]:
     parents = {}
     for entry in os.listdir("/proc"):
@@ -50,6 +58,6 @@ def _command_line(pid: int) -> bytes:
         return b""
 
 
-def _stat(pid: int) -> list[str]:
+def _stat(pid: int, of: str = "stat") -> list[str]:
     """State, parent, …: what follows the name, which may hold spaces and parentheses."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return Path(f"/proc/{pid}/{of}").read_text().rpartition(")")[2].split()

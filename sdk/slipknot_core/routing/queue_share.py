@@ -8,7 +8,11 @@ waits for the answer with that request in its queue, and gives back what it does
 - Known to be full: refuse at once, and go on wanting, so that a place that gets free comes here in turn.
 - Asked and not answered yet: the request stays queued for the moment.
 - Not answered for `PATIENCE_S`, the account-keeper is busy: use an equal part of the bound.
-- Asked to give back: what waits stays, and nothing is taken in until there is less.
+- Asked to give back: what waits stays, and nothing new is taken in until there is less.
+
+A place is given back only when nobody has needed it for a while. A request that leaves the queue is sent to a
+replica on the chance that it has a slot, and may come back a moment later: its place must still be there, or
+it would be refused while the place travels to a caller that has refused its own requests already.
 """
 
 from typing import NamedTuple
@@ -49,6 +53,8 @@ class QueueShare:
         self._wanted = 0
         self._said_wanted = 0
         self._to_give_back = 0
+        self._least_spare = 0
+        """Places that were not used at any moment since the last tick."""
         self._asked_at_s = 0.0
         self._lacked_at_s = 0.0
 
@@ -61,38 +67,47 @@ class QueueShare:
         """How long an answer is waited for."""
         return PATIENCE_S if self._was_answered else FIRST_PATIENCE_S
 
-    def limit(self, bound: int, now_s: float) -> int:
-        """How many requests may wait here now, with a total bound of `bound`."""
-        own = max(self.held - self.asked_back, self.placed)
+    def limit(self, bound: int, now_s: float, *, returned: bool = False) -> int:
+        """How many requests may wait here now, with a total bound of `bound`; `returned`: the last one was in
+        the queue before.
+        """
+        own = self._own(returned=returned)
         if self.is_full:
             return min(own, bound)
         if self._asked_at_s and now_s - self._asked_at_s >= self.patience_s:
             return min(max(own, -(-bound // self.callers)), bound)
         return bound
 
-    def note(self, waiting: int, bound: int, now_s: float) -> None:
-        """So many wait now, those included that have just come; decides what is to be said."""
+    def note(self, waiting: int, bound: int, now_s: float, *, returned: bool = False) -> None:
+        """So many wait now, those included that have just come, or have `returned`; decides what is to be
+        said.
+        """
         self.placed = min(self.placed, waiting)
-        lack = waiting - max(self.held - self.asked_back, self.placed)
+        lack = waiting - self._own(returned=returned)
         if lack > 0:
             self._lacked_at_s = now_s
             self._wanted = min(max(self._wanted, lack), bound)
-        if self.asked_back:
-            self._give_back(min(self.asked_back, self.held - waiting))
+        self._least_spare = min(self._least_spare, self.held - waiting)
 
-    def settle(self, waiting: int, bound: int, now_s: float) -> None:
+    def leave(self, waiting: int) -> None:
+        """So many wait now: some have left the queue. Where places are asked back, nobody takes theirs."""
+        if self.asked_back:
+            self.placed = min(self.placed, waiting)
+
+    def settle(self, waiting: int, bound: int, now_s: float, *, returned: bool = False) -> None:
         """So many wait after those too many were refused."""
-        is_definite = waiting <= self.held or self.limit(bound, now_s) < bound
+        is_definite = waiting <= self._own(returned=returned) or self.limit(bound, now_s) < bound
         if is_definite:
             self.placed = waiting
 
     def tick(self, waiting: int, now_s: float) -> bool:
-        """Give up what was not needed for a while; False if there is nothing left to look after."""
+        """Give up what was not needed since the last tick; False if there is nothing left to look after."""
         idle_s = now_s - self._lacked_at_s
         if idle_s >= INTEREST_S:
             self._wanted, self.is_full = 0, False
-        if idle_s >= SPARE_S:
-            self._give_back(self.held - waiting)
+        spare = min(self._least_spare, self.held - waiting)
+        self._give_back(spare if idle_s >= SPARE_S else min(self.asked_back, spare))
+        self._least_spare = self.held - waiting
         return bool(self.held or self._wanted or self._said_wanted)
 
     def take_message(self, now_s: float) -> Message | None:
@@ -117,6 +132,10 @@ class QueueShare:
         self._asked_at_s = 0.0
         self._wanted = self._said_wanted = unmet
         self.is_full = unmet > 0
+
+    def _own(self, *, returned: bool) -> int:
+        """Places for those that are here and those that come; one that has `returned` may use any."""
+        return max(self.held if returned else self.held - self.asked_back, self.placed)
 
     def _give_back(self, count: int) -> None:
         if count > 0:

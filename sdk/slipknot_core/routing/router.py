@@ -209,7 +209,7 @@ class Router:
             stream.listener = None
             self._on_plain_refusal(exchange, seat, refused)
             seat.free(stream)
-        self._enforce_bound()
+        self._enforce_bound(returned=True)
 
     def on_lost(self, exchange: Exchange, seat: Seat, *, is_certain: bool) -> bool:
         """Send the exchange elsewhere if that is right; its replica is avoided for a while."""
@@ -328,16 +328,16 @@ class Router:
             else MAX_QUEUED_REQUESTS
         )
 
-    def _enforce_bound(self) -> None:
+    def _enforce_bound(self, *, returned: bool = False) -> None:
         bound = self._bound
         link = self._share(bound)
-        limit = bound if link is None else link.limit(len(self._waiting), bound)
+        limit = bound if link is None else link.limit(len(self._waiting), bound, returned=returned)
         while len(self._waiting) > limit:
             self.counts.dropped += 1
             newest = next(reversed(self._waiting))
             newest.fail(self._backpressure(bound))
         if link is not None:
-            link.settle(len(self._waiting))
+            link.settle(len(self._waiting), returned=returned)
 
     def _share(self, bound: int) -> ShareLink | None:
         """The link to the keeper of the queue's account; None while there is none, or no need for it."""

@@ -41,24 +41,22 @@ class ShareLink:
     def __repr__(self) -> str:
         return f"<ShareLink {self.share!r}{', ended' if self.has_ended else ''}>"
 
-    def limit(self, waiting: int, bound: int) -> int:
-        """How many may wait now, if `waiting` do, those included that have just come."""
+    def limit(self, waiting: int, bound: int, *, returned: bool = False) -> int:
+        """How many may wait now, if `waiting` do, those included that have just come, or have `returned`."""
         now_s = time.monotonic()
         self._waiting, self._bound = waiting, bound
-        self.share.note(waiting, bound, now_s)
-        return self.share.limit(bound, now_s)
+        self.share.note(waiting, bound, now_s, returned=returned)
+        return self.share.limit(bound, now_s, returned=returned)
 
     def count(self, waiting: int) -> None:
         """So many wait now: some have left the queue."""
         self._waiting = waiting
-        if self.share.asked_back:
-            self.share.note(waiting, self._bound, time.monotonic())
-            self._tell()
+        self.share.leave(waiting)
 
-    def settle(self, waiting: int) -> None:
+    def settle(self, waiting: int, *, returned: bool = False) -> None:
         """So many wait after those too many were refused; says what is to be said."""
         self._waiting = waiting
-        self.share.settle(waiting, self._bound, time.monotonic())
+        self.share.settle(waiting, self._bound, time.monotonic(), returned=returned)
         self._tell()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SPARE_S, self._tick)

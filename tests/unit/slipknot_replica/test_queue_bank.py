@@ -29,14 +29,24 @@ class _Caller:
 
     def leave(self, count: int, now_s: float = NOW_S) -> None:
         self.waiting = max(0, self.waiting - count)
-        self.share.note(self.waiting, BOUND, now_s)
+        self.share.leave(self.waiting)
 
-    def enforce(self, now_s: float = NOW_S) -> None:
-        self.share.note(self.waiting, BOUND, now_s)
-        limit = self.share.limit(BOUND, now_s)
+    def come_back(self, count: int, now_s: float = NOW_S) -> None:
+        """What was sent to a replica on the chance of a slot."""
+        for _ in range(count):
+            self.waiting += 1
+            self.enforce(now_s, returned=True)
+
+    def tick(self, now_s: float = NOW_S) -> None:
+        self.share.tick(self.waiting, now_s)
+        self.talk(now_s)
+
+    def enforce(self, now_s: float = NOW_S, *, returned: bool = False) -> None:
+        self.share.note(self.waiting, BOUND, now_s, returned=returned)
+        limit = self.share.limit(BOUND, now_s, returned=returned)
         self.refused += max(0, self.waiting - limit)
         self.waiting = min(self.waiting, limit)
-        self.share.settle(self.waiting, BOUND, now_s)
+        self.share.settle(self.waiting, BOUND, now_s, returned=returned)
 
     def talk(self, now_s: float = NOW_S) -> None:
         """Say what is to be said, and have everybody hear the answers."""
@@ -96,8 +106,8 @@ def test_a_place_that_gets_free_goes_to_who_wants_one() -> None:
     second.talk()
     for _ in range(2 * BOUND):
         first.leave(1)
-        first.talk()
-        second.talk()
+        first.tick()
+        second.tick()
         second.arrive(1)
         first.arrive(1)
     for caller in (first, second):
@@ -118,13 +128,35 @@ def test_who_waits_is_not_turned_away_for_the_sake_of_others() -> None:
     assert (first.waiting, first.refused) == (BOUND, 0)
 
 
+def test_a_request_that_comes_back_finds_its_place_though_places_were_asked_back() -> None:
+    first, second = _callers(2)
+    first.arrive(BOUND)
+    first.talk()
+    first.tick()
+    first.leave(4)
+    second.arrive(BOUND)
+    second.talk()
+    assert first.share.asked_back == BOUND // 2
+    first.arrive(1)
+    first.talk()
+    assert (first.waiting, first.refused) == (BOUND - 4, 1)  # a new one does not
+    first.come_back(4)
+    assert (first.waiting, first.refused) == (BOUND, 1)
+    first.tick()
+    assert first.share.held == BOUND
+    first.leave(4)
+    first.tick()
+    first.tick()
+    assert first.share.held == BOUND - 4  # nobody came back
+
+
 def test_places_that_nobody_needs_go_back() -> None:
     first, second = _callers(2)
     first.arrive(BOUND)
     first.talk()
     first.leave(BOUND)
-    first.share.tick(0, NOW_S + 2 * SPARE_S)
-    first.talk(NOW_S + 2 * SPARE_S)
+    for _ in range(2):
+        first.tick(NOW_S + 2 * SPARE_S)
     second.arrive(BOUND)
     second.talk()
     assert second.waiting == BOUND
@@ -165,7 +197,11 @@ def test_a_keeper_that_is_new_grants_nothing_beyond_what_is_declared() -> None:
 
 
 STEPS = st.lists(
-    st.tuples(st.integers(0, 2), st.sampled_from(["arrive", "leave", "talk", "enforce"]), st.integers(1, 8)),
+    st.tuples(
+        st.integers(0, 2),
+        st.sampled_from(["arrive", "leave", "come back", "tick", "talk", "enforce"]),
+        st.integers(1, 8),
+    ),
     max_size=80,
 )
 
@@ -184,6 +220,10 @@ def test_the_sum_never_exceeds_the_bound_once_everybody_has_heard(steps: list[tu
                 caller.arrive(count)
             case "leave":
                 caller.leave(count)
+            case "come back":
+                caller.come_back(count)
+            case "tick":
+                caller.tick()
             case "talk":
                 caller.talk()
             case _:
