@@ -39,6 +39,9 @@ HEAP_BYTES = 8 * 1024 * 1024
 after 20,000."""
 IDLE_STREAM = {"ServerStream._read", "_schedule_rpc_coro", "_handle_exceptions"}
 """Tasks of a stream that a caller keeps for its next call: there are a few of them, however many calls."""
+LOOKS = 5
+"""Tasks are counted so often, and the least of each kind counts: a writer or a report comes and goes."""
+DEPLOYMENTS = ("Top", "Middle", "Leaf")
 COMPLAINT = re.compile(r"never retrieved|never awaited|was destroyed|Traceback|task_failed|task_stuck")
 
 Client = Callable[[int, float], Awaitable[None]]
@@ -69,11 +72,21 @@ class Soak:
             r.ongoing for a in (await _status()).applications for d in a.deployments for r in d.replicas
         )
         levels = {}
-        for name in ("Top", "Middle", "Leaf"):
-            levels[name] = await serve.get_deployment_handle(name, "default").report.remote()
+        for name in DEPLOYMENTS:
+            handle = serve.get_deployment_handle(name, "default")
+            levels[name] = await handle.report.remote()
+            for _ in range(LOOKS - 1):
+                await asyncio.sleep(0.1)
+                levels[name]["tasks"] &= (await handle.report.remote())["tasks"]
         completed = sum(self._late(level["completed"]) for level in levels.values())
         begun = sum(self._late(level["begun"]) for level in levels.values())
         return {"completed_after_cancel": completed, "begun_after_cancel": begun, "slots": slots}, levels
+
+    async def rss_bytes(self) -> dict[str, int]:
+        """Of all processes, by their kind."""
+        for name in DEPLOYMENTS:
+            await serve.get_deployment_handle(name, "default").trim.remote()
+        return rss_bytes()
 
     @property
     def kinds(self) -> str:
@@ -166,13 +179,16 @@ async def _soak(count: int, seed: int) -> int:
     started_s = time.monotonic()
     await soak.run(count - count // 2)
     # A heap grows for a while, until it has room for all that comes and goes; what leaks grows for ever.
-    rss_before = rss_bytes()
+    rss_before = await soak.rss_bytes()
     await soak.run(count // 2)
     elapsed_s = time.monotonic() - started_s
-    rss_after = rss_bytes()  # before the report, which is large
+    rss_after = await soak.rss_bytes()  # before the report, which is large
     left, levels = await soak.report()
     more = {name: levels[name]["tasks"] - before[name]["tasks"] for name in levels}
-    left["tasks"] = sum(n for tasks in more.values() for name, n in tasks.items() if name not in IDLE_STREAM)
+    remaining = [
+        f"{n} {name}" for tasks in more.values() for name, n in tasks.items() if name not in IDLE_STREAM
+    ]
+    left["tasks"] = len(remaining)
     left["unheard"] = sum(level["unheard"] for level in levels.values())
     grown = {
         name: (rss_after[name] - size) / max(1, count // 2)
@@ -186,6 +202,8 @@ async def _soak(count: int, seed: int) -> int:
         print(f"  {name:<8} began {sum(map(bool, level['begun']))}, cancelled {level['cancelled']}")
     for name, number in left.items():
         print(f"{name:<23} {number}")
+    if remaining:
+        print("  " + ", ".join(remaining))
     print(
         "rss bytes per cancel    " + ", ".join(f"{name} {size:.0f}" for name, size in sorted(grown.items()))
     )

@@ -21,7 +21,7 @@ from slipknot_core.deadline import Deadline
 from slipknot_core.errors import RequestTimeoutError, SlipknotServeException
 from slipknot_core.logs import access_log
 from slipknot_core.request_context import RequestContext
-from slipknot_core.routing.exchange import Exchange, State
+from slipknot_core.routing.exchange import MESSAGE_COST_BYTES, Exchange, State
 from slipknot_core.routing.route_table import Route
 from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import replica_pb2
@@ -165,7 +165,7 @@ class WebSocket:
                 case "ws_accept":
                     await self._accept(frame.ws_accept)
                 case "ws_message":
-                    exchange.grant(await self._pass_on(frame.ws_message))
+                    exchange.grant(await self._pass_on(frame.ws_message), cost_bytes=MESSAGE_COST_BYTES)
                 case "ws_close":
                     await self._close(frame.ws_close.code, frame.ws_close.reason)
                     return

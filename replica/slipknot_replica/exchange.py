@@ -43,7 +43,10 @@ ACCEPT_AFTER_S = 0.005
 DEFAULT_REPLY_CREDIT_BYTES = 262_144
 
 CHUNK_COST_BYTES = 64
-"""What a chunk, item or message costs of the credit besides its data."""
+"""What a chunk or item costs of the credit besides its data."""
+
+MESSAGE_COST_BYTES = 512
+"""What a WebSocket message costs of it besides its data."""
 
 MAX_BREATH_S = 0.0002
 """A producer that never waits leaves the loop to others after this; what it made until then goes together."""
@@ -210,11 +213,11 @@ class ServerExchange:
         self._stop_timer(self._deadline_timer)
         self._stream.post_closing(frame, self)
 
-    async def _spend(self, byte_count: int) -> None:
+    async def _spend(self, byte_count: int, cost_bytes: int = CHUNK_COST_BYTES) -> None:
         """Wait until the caller takes more, then use its credit."""
         if self._credit <= 0:
             await self._credited()
-        cost = byte_count + CHUNK_COST_BYTES
+        cost = byte_count + cost_bytes
         if not self._stream.has_room(cost):
             await self._stream.room()
         self._credit -= cost

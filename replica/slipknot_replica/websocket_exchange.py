@@ -10,7 +10,7 @@ from typing import Any
 from slipknot_core.errors import ProtocolError
 from slipknot_proto.v1 import replica_pb2
 
-from .exchange import CHUNK_COST_BYTES, Replica, ServerExchange, wake
+from .exchange import MESSAGE_COST_BYTES, Replica, ServerExchange, wake
 from .http_exchange import Message, address, flat_headers, paired_headers
 from .server_stream import ServerStream
 from .user_code import matched_route
@@ -128,7 +128,7 @@ class WebSocketExchange(ServerExchange):
         wake(self._incoming_waiter)
 
     def _grant(self, byte_count: int) -> None:
-        self._uncredited += byte_count + CHUNK_COST_BYTES
+        self._uncredited += byte_count + MESSAGE_COST_BYTES
         if self._uncredited * 2 >= MESSAGE_CREDIT_BYTES:
             self._reply(replica_pb2.ReplyFrame(credit=replica_pb2.Credit(byte_count=self._uncredited)))
             self._uncredited = 0
@@ -146,7 +146,7 @@ class WebSocketExchange(ServerExchange):
     async def _send(self, message: Message) -> None:
         text, binary = message.get("text"), message.get("bytes")
         size = len(text) if text is not None else len(binary or b"")
-        await self._spend(size)
+        await self._spend(size, MESSAGE_COST_BYTES)
         out = (
             replica_pb2.WebSocketMessage(text=text)
             if text is not None

@@ -31,6 +31,9 @@ from .stream import Stream, is_closing
 CHUNK_COST_BYTES = 64
 """What a chunk costs of the credit besides its data, so that empty and tiny ones are bounded too."""
 
+MESSAGE_COST_BYTES = 512
+"""The same for a WebSocket message, which is kept as an object of its own."""
+
 REPLY_CREDIT_BYTES = 96 * 1024
 """How much a replica may send ahead of the reader, besides what its last chunk exceeds that by; so it is most
 of what a stalled client holds in memory."""
@@ -255,7 +258,7 @@ class Exchange:
             self._credit_waiter = self._loop.create_future()
             await self._credit_waiter
         if not self.closed and self._stream is not None:
-            self._send_credit -= size + CHUNK_COST_BYTES
+            self._send_credit -= size + MESSAGE_COST_BYTES
             await self._stream.send(replica_pb2.CallFrame(ws_message=message))
 
     async def send_ws_close(self, code: int, reason: str) -> None:
@@ -264,9 +267,9 @@ class Exchange:
             close = replica_pb2.WebSocketClose(code=code, reason=reason)
             await self._stream.send(replica_pb2.CallFrame(ws_close=close))
 
-    def grant(self, byte_count: int, chunk_count: int = 1) -> None:
+    def grant(self, byte_count: int, chunk_count: int = 1, cost_bytes: int = CHUNK_COST_BYTES) -> None:
         """Let the replica send `byte_count` more bytes; call it once the reader has taken these chunks."""
-        self._ungranted += byte_count + chunk_count * CHUNK_COST_BYTES
+        self._ungranted += byte_count + chunk_count * cost_bytes
         if self._ungranted >= GRANT_BYTES and not self.closed and self._stream is not None:
             credit = replica_pb2.Credit(byte_count=self._ungranted)
             self._ungranted = 0
