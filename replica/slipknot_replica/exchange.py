@@ -74,6 +74,7 @@ class Replica(Protocol):
     origin: str
     access_log_enabled: bool
     allows_pickle: bool
+    max_payload_bytes: int
 
 
 class ServerExchange:

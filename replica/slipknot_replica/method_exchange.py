@@ -4,6 +4,7 @@ from slipknot_core import payloads
 from slipknot_core.errors import MethodNotFoundError
 from slipknot_core.failures import to_error_info
 from slipknot_proto.v1 import replica_pb2
+from slipknot_proto.v1.payload_pb2 import Payload
 
 from .exchange import ServerExchange
 from .generators import cancelling
@@ -22,7 +23,7 @@ class MethodExchange(ServerExchange):
         value = await self._user_code.call_method(method_name, args, kwargs)
         if self.request.is_cancelled:
             return
-        result = payloads.encode_value(value, self._encoding)
+        result = self._encoded(value, "result")
         self._close(replica_pb2.ReplyFrame(result=replica_pb2.MethodResult(value=result)))
 
     async def _serve_stream(
@@ -31,11 +32,19 @@ class MethodExchange(ServerExchange):
         items = self._user_code.stream_method(method_name, args, kwargs)
         async with cancelling(items):
             async for value in items:
-                item = payloads.encode_value(value, self._encoding)
+                item = self._encoded(value, "item")
                 await self._spend(item.ByteSize())
                 self._reply(replica_pb2.ReplyFrame(item=replica_pb2.StreamItem(value=item)))
                 await self._breathe()
         self._close(replica_pb2.ReplyFrame(end=replica_pb2.StreamEnd()))
+
+    def _encoded(self, value: object, what: str) -> Payload:
+        payload = payloads.encode_value(value, self._encoding)
+        return payloads.checked_size(
+            payload,
+            self._replica.max_payload_bytes,
+            f"the {what} of {self._open.method.method_name or '__call__'!r} is too large",
+        )
 
     @property
     def _encoding(self) -> str:

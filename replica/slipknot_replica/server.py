@@ -24,6 +24,7 @@ from slipknot_core.rpc.server import (
     bind,
     new_server,
 )
+from slipknot_core.settings import rpc_settings
 from slipknot_core.spec import ReplicaLaunch
 from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import replica_pb2, replica_pb2_grpc
@@ -102,6 +103,7 @@ class ReplicaServer:
         self.admission.on_change = self._load_changed
         self.counters = Counters()
         self.allows_pickle = not launch.refuse_pickle
+        self.max_payload_bytes = rpc_settings().max_message_bytes
         self.base_context = base_context or contextvars.copy_context()
         self.access_log_enabled = access_log
         self.origin = f"replica:{self.deployment_id}#{launch.replica_id.rpartition('#')[2]}"

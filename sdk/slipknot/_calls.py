@@ -212,7 +212,12 @@ class Call:
 
     def _set_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         encoding = "pickle" if self.connection.allows_pickle else "msgpack"
-        arguments = payloads.encode_arguments(args, kwargs, encoding, of=f"the call of {self.deployment_id}")
+        of = f"the call of {self.deployment_id}"
+        arguments = payloads.checked_size(
+            payloads.encode_arguments(args, kwargs, encoding, of=of),
+            self.connection.max_payload_bytes,
+            f"the arguments of {of} are too large",
+        )
         self._open.method.arguments.CopyFrom(arguments)
 
     def _send(self) -> None:

@@ -18,7 +18,7 @@ from slipknot_core.errors import ControllerUnavailableError, SlipknotServeExcept
 from slipknot_core.routing.dispatcher import Dispatcher
 from slipknot_core.routing.snapshot import Snapshot
 from slipknot_core.rpc.credentials import Credentials
-from slipknot_core.settings import cluster_settings
+from slipknot_core.settings import cluster_settings, rpc_settings
 from slipknot_proto.v1 import controller_pb2_grpc
 
 T = TypeVar("T")
@@ -63,6 +63,8 @@ class Connection:
         allow_pickle: bool = True,
     ) -> None:
         self._allow_pickle = allow_pickle
+        self.max_payload_bytes = rpc_settings().max_message_bytes
+        """Largest arguments of a call."""
         self.loop = loop
         self.dispatcher = dispatcher
         self.app_name = app_name

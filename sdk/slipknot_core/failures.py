@@ -12,6 +12,12 @@ from . import errors
 USER_EXCEPTION = "USER_EXCEPTION"
 """ErrorInfo.reason of what user code raised."""
 
+MAX_PICKLE_BYTES = 16 * 1024 * 1024
+"""Of an exception that holds more only its text travels."""
+
+MAX_TEXT_CHARS = 64 * 1024
+"""Longer texts keep their beginning."""
+
 MAX_TRACEBACK_CHARS = 64 * 1024
 """Longer tracebacks keep their end."""
 
@@ -71,7 +77,8 @@ def _without_pickle(info: ErrorInfo) -> Exception:
 
 def _text(error: BaseException) -> str:
     try:
-        return _encodable(str(error))
+        text = _encodable(str(error))
+        return text if len(text) <= MAX_TEXT_CHARS else text[:MAX_TEXT_CHARS] + " … (cut)"
     except Exception:  # noqa: BLE001 - a user-defined __str__ may raise anything
         return "(its text cannot be had)"
 
@@ -91,6 +98,8 @@ def _dumped(value: object, is_right: Callable[[BaseException], bool]) -> bytes:
 
     try:
         data: bytes = cloudpickle.dumps(value)
+        if len(data) > MAX_PICKLE_BYTES:
+            return b""
         restored = pickle.loads(data)
         return data if isinstance(restored, BaseException) and is_right(restored) else b""
     except Exception:  # noqa: BLE001 - user-defined methods may raise anything: then only text travels

@@ -76,6 +76,26 @@ def decode_arguments(payload: Payload, *, allow_pickle: bool = True) -> Argument
     return _checked_arguments(value, encoding)
 
 
+def checked_size(payload: Payload, max_bytes: int, what: str) -> Payload:
+    """Give the payload back if one message can carry it.
+
+    Args:
+        payload: What is to be sent.
+        max_bytes: Largest size that both ends take.
+        what: What it is, for the message of an error.
+
+    Raises:
+        SerializationError: It is larger; says how large.
+    """
+    size = payload.ByteSize()
+    if size > max_bytes:
+        raise SerializationError(
+            f"{what}: {size:,} bytes, and one message carries at most {max_bytes:,}. Send it in pieces "
+            "(stream=True), or raise SLIPKNOT_RPC_MAX_MESSAGE_BYTES for all processes of the cluster"
+        )
+    return payload
+
+
 def encode_value(value: Any, encoding: str = "pickle") -> Payload:
     """Write a result or an item of a stream.
 

@@ -1,8 +1,11 @@
 """Channel and server options. Each one is here because its default bit somebody; the reason is beside it."""
 
-from ..settings import RpcSettings
+from ..settings import MAX_RPC_OPTION, RpcSettings
 
 Option = tuple[str, int]
+
+ENVELOPE_BYTES = 1024 * 1024
+"""What a message may have beside arguments or a result: names, headers, frames that travel with it."""
 
 
 SERVER_PATIENCE_MS = 10_000
@@ -12,10 +15,12 @@ to a ping than callers, who can go elsewhere."""
 
 def shared_options(settings: RpcSettings, ping_timeout_ms: int) -> list[Option]:
     """Options of both ends."""
+    # What is too large is to be found before: a message that gRPC refuses ends all that is on its stream.
+    message_bytes = min(settings.max_message_bytes + ENVELOPE_BYTES, MAX_RPC_OPTION)
     return [
         # The default of 4 MiB fails a handle call with a mid-sized array.
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_receive_message_length", message_bytes),
+        ("grpc.max_send_message_length", message_bytes),
         # Off by default on clients, two hours on servers: a vanished peer would not be noticed.
         ("grpc.keepalive_time_ms", settings.keepalive_time_ms),
         ("grpc.keepalive_timeout_ms", ping_timeout_ms),

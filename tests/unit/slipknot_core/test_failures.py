@@ -12,6 +12,8 @@ from starlette.exceptions import HTTPException
 
 from slipknot_core import errors
 from slipknot_core.failures import (
+    MAX_PICKLE_BYTES,
+    MAX_TEXT_CHARS,
     MAX_TRACEBACK_CHARS,
     USER_EXCEPTION,
     format_traceback,
@@ -244,3 +246,10 @@ def test_backpressure_keeps_its_status_without_pickle(retry_after_s: int | None)
     restored = from_error_info(to_error_info(error, with_pickle=False), allow_pickle=False)
     assert isinstance(restored, errors.BackPressureError)
     assert (restored.status_code, restored.retry_after_s, str(restored)) == (429, retry_after_s, str(error))
+
+
+def test_what_an_exception_holds_is_bounded() -> None:
+    """A message that is too large would end more than the call that failed."""
+    info = to_error_info(ValueError("begin" + "x" * MAX_PICKLE_BYTES))
+    assert info.ByteSize() < 4 * MAX_TEXT_CHARS
+    assert str(from_error_info(info)).startswith("builtins.ValueError: beginxxx")
