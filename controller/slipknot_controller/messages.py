@@ -109,7 +109,8 @@ def _application_status(
     condition = application_condition(record, by_name)
     spec = record.spec
     ingress_name = spec.ingress_deployment if spec else ""
-    specs = (*(spec.deployments if spec else ()), *record.retiring)
+    # What an update has left behind is no part of the application any more, though it may still be leaving.
+    specs = (*(spec.deployments if spec else ()), *(record.retiring if record.is_deleting else ()))
     return controller_pb2.ApplicationStatus(
         name=record.name,
         status=condition.status.value,

@@ -116,8 +116,18 @@ def test_a_deployment_that_is_not_bound_any_more_is_removed(serve_app: ServeApp)
 
     app = serve_app(Front.bind(Says.bind("back")))
     assert app.client.get("/").text == "front and back"
-    assert serve_app(alone.bind()).client.get("/").text == "alone"
-    wait_until(lambda: [d.name for d in application().deployments] == ["Front"])
+    again = serve_app(alone.bind())
+    assert [d.name for d in application().deployments] == ["Front"]
+    assert again.client.get("/").text == "alone"
+
+    def is_gone() -> bool:
+        try:
+            serve.get_deployment_handle("Says", "default")
+        except KeyError:
+            return True
+        return False
+
+    wait_until(is_gone)
 
 
 # --- Scale ---
