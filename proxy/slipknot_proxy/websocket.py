@@ -24,6 +24,7 @@ from slipknot_core.request_context import RequestContext
 from slipknot_core.routing.exchange import MESSAGE_COST_BYTES, Exchange, State
 from slipknot_core.routing.route_table import Route
 from slipknot_core.tasks import TaskOwner
+from slipknot_core.websocket_pieces import Assembly, pieces
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
@@ -86,6 +87,7 @@ class WebSocket:
         self._route = ""
         self._started_s = time.monotonic()
         self._exchange: Exchange | None = None
+        self._assembly = Assembly()
         self._is_accepted = False
         self._client_has_left = False
         self._status = 0
@@ -139,10 +141,8 @@ class WebSocket:
                 await self._on_client_closed(exchange, message)
                 return
             text = message.get("text")
-            if text is not None:
-                await exchange.send_ws(replica_pb2.WebSocketMessage(text=text))
-            else:
-                await exchange.send_ws(replica_pb2.WebSocketMessage(binary=message["bytes"]))
+            for piece in pieces(message["bytes"] if text is None else text):
+                await exchange.send_ws(piece)
 
     async def _on_client_closed(self, exchange: Exchange, message: dict[str, Any]) -> None:
         code = message.get("code") or NO_STATUS
@@ -194,12 +194,13 @@ class WebSocket:
             {"type": "websocket.accept", "subprotocol": accept.subprotocol or None, "headers": headers}
         )
 
-    async def _pass_on(self, message: replica_pb2.WebSocketMessage) -> int:
-        if message.WhichOneof("data") == "binary":
-            await self._send({"type": "websocket.send", "bytes": message.binary})
-            return len(message.binary)
-        await self._send({"type": "websocket.send", "text": message.text})
-        return len(message.text)
+    async def _pass_on(self, piece: replica_pb2.WebSocketMessage) -> int:
+        data, size = self._assembly.add(piece)
+        if isinstance(data, str):
+            await self._send({"type": "websocket.send", "text": data})
+        elif data is not None:
+            await self._send({"type": "websocket.send", "bytes": data})
+        return size
 
     async def _close(self, code: int, reason: str) -> None:
         if self._client_has_left:

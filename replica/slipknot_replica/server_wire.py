@@ -13,6 +13,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from slipknot_core.errors import ProtocolError
+from slipknot_core.routing import session
 from slipknot_core.routing.session import may_gain_company, together
 from slipknot_proto.v1 import replica_pb2
 
@@ -24,9 +25,6 @@ logger = logging.getLogger("slipknot.serve")
 MAX_AHEAD_BYTES = 128 * 1024
 """Producers wait while so much is posted and gRPC has not taken it: else replies of all streams pile up, and
 a short one waits behind them."""
-
-MAX_STREAMS = 16_384
-"""Of one session; more than any caller needs."""
 
 
 class _Rpc:
@@ -250,8 +248,8 @@ class SessionWire(_Rpc):
         if stream is None:
             if stream_id <= self._largest_id:
                 return  # it has ended, and the caller had not heard of it yet
-            if len(self._streams) >= MAX_STREAMS:
-                raise ProtocolError(f"more than {MAX_STREAMS} streams in one session")
+            if len(self._streams) >= session.MAX_STREAMS:
+                raise ProtocolError(f"more than {session.MAX_STREAMS} streams in one session")
             self._largest_id = stream_id
             stream = self._streams[stream_id] = ServerStream(self._host, self)
             self._ids[stream] = stream_id

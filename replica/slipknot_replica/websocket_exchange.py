@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 from slipknot_core.errors import ProtocolError
+from slipknot_core.websocket_pieces import Assembly, pieces
 from slipknot_proto.v1 import replica_pb2
 
 from .exchange import MESSAGE_COST_BYTES, Replica, ServerExchange, wake
@@ -40,7 +41,11 @@ class WebSocketExchange(ServerExchange):
         super().__init__(replica, open_, stream)
         self._scope = _scope(open_.websocket)
         self._phase = Phase.CONNECTING
-        self._incoming: deque[Message] = deque([{"type": "websocket.connect"}])
+        self._incoming: deque[tuple[Message, int]] = deque([({"type": "websocket.connect"}, 0)])
+        """With what is granted when one is taken."""
+        self._assembly = Assembly()
+        self._whole = asyncio.Lock()
+        """Messages of several tasks of the application do not mix their pieces."""
         self._incoming_waiter: asyncio.Future[None] | None = None
         self._client_has_closed = False
         self._uncredited = 0
@@ -51,11 +56,11 @@ class WebSocketExchange(ServerExchange):
         if kind == "ws_message":
             if self._client_has_closed:
                 raise ProtocolError("frame 'ws_message' after 'ws_close'")
-            self._put(_message(frame.ws_message))
+            self._on_piece(frame.ws_message)
         elif kind == "ws_close":
             self._client_has_closed = True
             close = frame.ws_close
-            self._put({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+            self._put({"type": "websocket.disconnect", "code": close.code, "reason": close.reason}, 0)
         else:
             super().on_frame(kind, frame)
 
@@ -68,9 +73,8 @@ class WebSocketExchange(ServerExchange):
                 return {"type": "websocket.disconnect", "code": 1005, "reason": ""}
             self._incoming_waiter = self._loop.create_future()
             await self._incoming_waiter
-        message = self._incoming.popleft()
-        if message["type"] == "websocket.receive":
-            self._grant(len(message.get("bytes") or message.get("text") or ""))
+        message, cost_bytes = self._incoming.popleft()
+        self._grant(cost_bytes)
         return message
 
     async def send(self, message: Message) -> None:
@@ -123,12 +127,21 @@ class WebSocketExchange(ServerExchange):
     def _on_cancelled(self) -> None:
         wake(self._incoming_waiter)
 
-    def _put(self, message: Message) -> None:
-        self._incoming.append(message)
+    def _on_piece(self, piece: replica_pb2.WebSocketMessage) -> None:
+        data, size = self._assembly.add(piece)
+        cost_bytes = size + MESSAGE_COST_BYTES
+        if data is None:
+            self._grant(cost_bytes)  # or a message that is larger than the credit would never be complete
+        else:
+            kind = "text" if isinstance(data, str) else "bytes"
+            self._put({"type": "websocket.receive", kind: data}, cost_bytes)
+
+    def _put(self, message: Message, cost_bytes: int) -> None:
+        self._incoming.append((message, cost_bytes))
         wake(self._incoming_waiter)
 
-    def _grant(self, byte_count: int) -> None:
-        self._uncredited += byte_count + MESSAGE_COST_BYTES
+    def _grant(self, cost_bytes: int) -> None:
+        self._uncredited += cost_bytes
         if self._uncredited * 2 >= MESSAGE_CREDIT_BYTES:
             self._reply(replica_pb2.ReplyFrame(credit=replica_pb2.Credit(byte_count=self._uncredited)))
             self._uncredited = 0
@@ -144,15 +157,11 @@ class WebSocketExchange(ServerExchange):
         self._reply(replica_pb2.ReplyFrame(credit=replica_pb2.Credit(byte_count=MESSAGE_CREDIT_BYTES)))
 
     async def _send(self, message: Message) -> None:
-        text, binary = message.get("text"), message.get("bytes")
-        size = len(text) if text is not None else len(binary or b"")
-        await self._spend(size, MESSAGE_COST_BYTES)
-        out = (
-            replica_pb2.WebSocketMessage(text=text)
-            if text is not None
-            else replica_pb2.WebSocketMessage(binary=binary)
-        )
-        self._reply(replica_pb2.ReplyFrame(ws_message=out))
+        text = message.get("text")
+        async with self._whole:
+            for piece in pieces(message.get("bytes") or b"" if text is None else text):
+                await self._spend(len(piece.text) + len(piece.binary), MESSAGE_COST_BYTES)
+                self._reply(replica_pb2.ReplyFrame(ws_message=piece))
         await self._breathe()
 
     def _reject(self, rejection: replica_pb2.WebSocketReject) -> None:
@@ -168,12 +177,6 @@ class WebSocketExchange(ServerExchange):
         self._status = str(code)
         close = replica_pb2.WebSocketClose(code=code, reason=reason)
         self._close(replica_pb2.ReplyFrame(ws_close=close))
-
-
-def _message(message: replica_pb2.WebSocketMessage) -> Message:
-    if message.WhichOneof("data") == "binary":
-        return {"type": "websocket.receive", "bytes": message.binary}
-    return {"type": "websocket.receive", "text": message.text}
 
 
 def _scope(websocket: replica_pb2.WebSocketRequest) -> dict[str, Any]:

@@ -70,8 +70,17 @@ def refusal(sockets: Running, path: str, **options: Any) -> Any:
 
 @pytest.mark.parametrize(
     "message",
-    ["Eureka!", "", "äöü €𝄞 \x00", b"\x00\xff", b"", "x" * 3_000_000, b"x" * 3_000_000],
-    ids=["text", "empty text", "unicode", "bytes", "empty bytes", "long text", "many bytes"],
+    [
+        "Eureka!",
+        "",
+        "äöü €𝄞 \x00",
+        b"\x00\xff",
+        b"",
+        "x" * 3_000_000,
+        "a€𝄞" * 50_000,
+        bytes(range(250)) * 12_000,
+    ],
+    ids=["text", "empty text", "unicode", "bytes", "empty bytes", "long text", "long unicode", "many bytes"],
 )
 def test_echo(sockets: Running, message: str | bytes) -> None:
     with sockets.connect("/echo/quiet", max_size=None) as websocket:
@@ -105,6 +114,19 @@ def test_more_messages_than_the_credit(sockets: Running) -> None:
         for message in sent:
             websocket.send(message)
         assert [websocket.recv(WAIT_S) for _ in sent] == sent
+
+
+def test_messages_of_several_tasks_stay_whole(sockets: Running) -> None:
+    with sockets.connect("/chorus", max_size=None) as websocket:
+        received = [websocket.recv(WAIT_S) for _ in range(10)]
+        assert sorted(received) == sorted(letter * count for letter in "abcde" for count in (1, 200_000))
+        assert end_of(websocket) == (1000, "")
+
+
+def test_a_message_whose_sending_is_cancelled_leaves_nothing(sockets: Running) -> None:
+    with sockets.connect("/thinks-better-of-it", max_size=None) as websocket:
+        assert websocket.recv(WAIT_S) == "instead"
+        assert end_of(websocket) == (1000, "")
 
 
 def test_sockets_side_by_side(sockets: Running) -> None:

@@ -1,5 +1,8 @@
 """Deployments that treat WebSockets in every way there is."""
 
+import asyncio
+from contextlib import suppress
+
 from fastapi import Depends, FastAPI, Header, WebSocket
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
@@ -60,6 +63,25 @@ class Sockets:
     async def too_much(self, websocket: WebSocket) -> None:
         await websocket.accept()
         raise BackPressureError("Request dropped due to backpressure: as a handle call would raise it")
+
+    @api.websocket("/chorus")
+    async def chorus(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        async with asyncio.TaskGroup() as voices:
+            for letter in "abcde":
+                voices.create_task(websocket.send_text(letter * 200_000))
+                voices.create_task(websocket.send_text(letter))
+
+    @api.websocket("/thinks-better-of-it")
+    async def thinks_better_of_it(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        sending = asyncio.create_task(websocket.send_bytes(bytes(20_000_000)))
+        for _ in range(3):
+            await asyncio.sleep(0)  # the first pieces are under way, and there are hundreds
+        sending.cancel()
+        with suppress(asyncio.CancelledError):
+            await sending
+        await websocket.send_text("instead" if sending.cancelled() else "too late")
 
     @api.websocket("/close/{code}")
     async def close(self, websocket: WebSocket, code: int, reason: str = "") -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from slipknot import serve
 from slipknot.testing import Cluster
+from slipknot_core.routing import session
 from slipknot_core.rpc.channel import new_channel
 from slipknot_proto.v1 import replica_pb2, replica_pb2_grpc
 from slipknot_proto.v1.payload_pb2 import CancelReason, Payload
@@ -219,3 +220,20 @@ async def test_what_breaks_the_protocol_ends_the_session(
             while await caller.call.read() is not grpc.aio.EOF:
                 pass
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_what_a_full_session_does_not_take_goes_beside_it(
+    cluster: Cluster, journal: Journal, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MAX_STREAMS", 3)
+    app = Held.options(max_ongoing_requests=20).bind(journal.pen, gate)
+    handle = serve.run(app, name="full", route_prefix=None)
+    try:
+        held = [handle.hold.remote(f"full {number}") for number in range(8)]
+        for number in range(8):
+            await journal.wait_for_async(f"in full {number}")
+        gate.open()
+        assert [await response for response in held] == [f"full {number}" for number in range(8)]
+        assert await handle.say.remote("afterwards") == "afterwards"
+    finally:
+        serve.delete("full")

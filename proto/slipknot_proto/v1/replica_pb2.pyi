@@ -203,12 +203,16 @@ class BodyChunk(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., end_of_body: _Optional[bool] = ..., more: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class WebSocketMessage(_message.Message):
-    __slots__ = ("text", "binary")
+    __slots__ = ("text", "binary", "more", "continued")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     BINARY_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    CONTINUED_FIELD_NUMBER: _ClassVar[int]
     text: str
     binary: bytes
-    def __init__(self, text: _Optional[str] = ..., binary: _Optional[bytes] = ...) -> None: ...
+    more: bool
+    continued: bool
+    def __init__(self, text: _Optional[str] = ..., binary: _Optional[bytes] = ..., more: _Optional[bool] = ..., continued: _Optional[bool] = ...) -> None: ...
 
 class WebSocketClose(_message.Message):
     __slots__ = ("code", "reason")

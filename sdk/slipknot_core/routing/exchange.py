@@ -158,7 +158,7 @@ class Exchange:
             case "method":
                 return self.open.method.ByteSize() > LARGE_BYTES
             case _:
-                return True
+                return False
 
     def start(self, stream: Stream, seat: Seat) -> None:
         """Send Open on an idle stream (or one that holds a reserved slot)."""
@@ -252,7 +252,7 @@ class Exchange:
         await self._stream.send(replica_pb2.CallFrame(body=chunk))
 
     async def send_ws(self, message: replica_pb2.WebSocketMessage) -> None:
-        """Send a message of the WebSocket client; waits for the replica's credit."""
+        """Send a message of the WebSocket client, or a piece of one; waits for the replica's credit."""
         size = len(message.text) + len(message.binary)
         while self._send_credit <= 0 and not self.closed:
             self._credit_waiter = self._loop.create_future()

@@ -192,7 +192,7 @@ class Replica:
             idle.append(stream)
 
     def _new_stream(self, alone: bool) -> Stream:
-        if alone:
+        if alone or (self._session is not None and self._session.is_full):
             call = self._stub.Call(metadata=self._metadata)
             return CallStream(call, self._tasks, self._stream_ended, self._heard)
         if self._session is None:

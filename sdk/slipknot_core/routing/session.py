@@ -22,6 +22,9 @@ from ..rpc.channel import is_loss
 from ..tasks import TaskOwner
 from .stream import CANCEL_GRACE_S, Listener
 
+MAX_STREAMS = 16_384
+"""Of one session; what comes on top gets a gRPC stream of its own."""
+
 MAX_FRAMES = 128
 MAX_MESSAGE_BYTES = 64 * 1024
 """Frames travel in one message up to so many and so much, so that none waits for a very large one to be put
@@ -85,6 +88,11 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session: {len(self._streams)} streams>"
+
+    @property
+    def is_full(self) -> bool:
+        """It takes no more streams."""
+        return len(self._streams) >= MAX_STREAMS
 
     def new_stream(self, on_ended: Callable[["SessionStream"], None]) -> "SessionStream":
         """Begin a stream; `on_ended` is called when the session ends from the other side."""
