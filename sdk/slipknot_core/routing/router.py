@@ -248,7 +248,7 @@ class Router:
                 wanted = next(iter(self._waiting)).open
                 replica = self._choose(wanted, now_s)
                 if replica is None:
-                    self._wake_later()
+                    self._wake_later(now_s)
                     if self.is_autoscaled:
                         self._on_waiting(self)
                     return
@@ -378,9 +378,11 @@ class Router:
             route.backpressure_retry_after_s,
         )
 
-    def _wake_later(self) -> None:
-        """Assign again when the first of the avoided replicas may be tried."""
-        now_s = time.monotonic()
+    def _wake_later(self, now_s: float) -> None:
+        """Assign again when the first of the replicas that were avoided at `now_s` may be tried.
+
+        That must be when the choice was made: of a replica that may be tried since, nobody would be told.
+        """
         times = [r.avoid_until_s for r in self._replicas.values() if now_s < r.avoid_until_s < math.inf]
         if self._timer is not None:
             self._timer.cancel()
