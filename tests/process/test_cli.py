@@ -269,6 +269,13 @@ def test_run_reloads_when_a_file_changes(start: Callable[..., Running], app_dir:
     assert httpx.get(url).text == "hello"
 
 
+@pytest.mark.parametrize("option", ["--non-blocking", "--no-blocking"])
+def test_run_that_does_not_block_ends_once_it_serves(command: Any, option: str) -> None:
+    done = command("run", "cli_app:app", option, "--port", "0")
+    assert done.returncode == 0, done.stderr
+    assert "serves at http://" in done.stdout + done.stderr
+
+
 def test_run_of_a_constructor_that_fails_ends_with_its_traceback(command: Any) -> None:
     done = command("run", "cli_app:broken", "--port", "0")
     assert done.returncode == 1

@@ -62,7 +62,14 @@ def run(
     working_dir: Annotated[Path | None, typer.Option(help="Same as --app-dir.")] = None,
     name: Name = "default",
     route_prefix: RoutePrefix = "/",
-    blocking: Annotated[bool, typer.Option(help="Stay, show the logs, and shut down on Ctrl-C.")] = True,
+    blocking: Annotated[
+        bool,
+        typer.Option(
+            "--blocking/--non-blocking",
+            " /--no-blocking",
+            help="Stay, show the logs, and shut down on Ctrl-C.",
+        ),
+    ] = True,
     reload: Annotated[
         bool, typer.Option("--reload", "-r", help="Deploy again whenever a file in --app-dir changes.")
     ] = False,
