@@ -14,7 +14,8 @@ USE_STREAM = "You must use `handle.options(stream=True)` to call generators on a
 
 
 class Methods:
-    """The methods of one deployment's object that callers may name: public ones, and `__call__`.
+    """The methods of one deployment's object that callers may name: public ones, and `__call__`. What the
+    object got while it was constructed, or makes up when asked, is as good as what its class defines.
 
     Args:
         servable: The function, or the instance of the class.
@@ -69,7 +70,7 @@ class Methods:
                 yield item
 
     def _find(self, name: str) -> tuple[Callable[..., Any], Kind]:
-        if name not in self._names:
+        if name not in self._names and not self._is_made_at_run_time(name):
             raise MethodNotFoundError(
                 f"Deployment {self._deployment!r} has no method {name!r}. Available methods: {self._names}."
             )
@@ -81,6 +82,11 @@ class Methods:
         if known is None or known[0] != method:
             known = self._kinds[name] = (method, kind_of(method))
         return method, known[1]
+
+    def _is_made_at_run_time(self, name: str) -> bool:
+        if name.startswith("_") or inspect.isroutine(self._servable):
+            return False
+        return _is_method(getattr(self._servable, name, None))
 
 
 def available_methods(servable: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import functools
 import pickle
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -141,6 +142,33 @@ def test_a_users_error_keeps_its_type_and_tells_where_it_was_raised(kit: Any) ->
     with pytest.raises(OddError):
         downstream.result()
     assert kit.double.remote(1).result() == 2
+
+
+def test_methods_may_be_made_at_run_time(serve_app: ServeApp) -> None:
+    class Model:
+        def predict(self, x: int) -> int:
+            return x + 1
+
+    @serve.deployment
+    class Delegates:
+        part = functools.partialmethod(lambda self, a, b: [a, b], 1)
+        constant = 3
+
+        def __init__(self) -> None:
+            self.double = lambda x: 2 * x
+            self._hidden = self.double
+            self._model = Model()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._model, name)
+
+    handle = serve_app(Delegates.bind()).handle
+    assert handle.double.remote(2).result() == 4
+    assert handle.predict.remote(2).result() == 3
+    assert handle.part.remote(2).result() == [1, 2]
+    for name in ("constant", "_hidden", "unknown"):
+        with pytest.raises(SlipknotServeException, match=f"no method '{name}'"):
+            handle.options(method_name=name).remote(1).result()
 
 
 def test_responses_as_arguments_are_passed_on_by_value(kit: Any) -> None:
