@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import grpc
 import pytest
 
 import slipknot
@@ -117,3 +118,12 @@ def test_exceptions() -> None:
     assert {error.__name__ for error in errors.BY_REASON.values()} < set(exceptions.__all__)
     for name in exceptions.__all__:
         assert issubclass(getattr(exceptions, name), Exception)
+
+
+def test_the_status_error_of_grpc_services_can_be_caught() -> None:
+    """Applications import its name, although nothing here raises it."""
+    cause = ValueError("no such user")
+    error = serve.exceptions.gRPCStatusError(cause, grpc.StatusCode.NOT_FOUND, "nobody")
+    assert isinstance(error, serve.exceptions.RayServeException)
+    assert (str(error), error.original_exception) == ("no such user", cause)
+    assert (error.code, error.details) == (grpc.StatusCode.NOT_FOUND, "nobody")
