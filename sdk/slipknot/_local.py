@@ -48,10 +48,16 @@ BACKLOG = 2048
 
 
 class LocalCluster:
-    """The three children. `repr` tells where they are."""
+    """The three children. `repr` tells where they are.
 
-    def __init__(self, options: ClusterOptions) -> None:
+    Args:
+        options: Of the cluster.
+        is_detached: Commands without an address are for it, before those of running programs.
+    """
+
+    def __init__(self, options: ClusterOptions, *, is_detached: bool = False) -> None:
         self._options = options
+        self._is_detached = is_detached
         self._runtime_dir: RuntimeDir | None = None
         self._socket: socket.socket | None = None
         self._pump: OutputPump | None = None
@@ -89,6 +95,7 @@ class LocalCluster:
             gateway_address="" if gateway_address == "-" else gateway_address,
             runtime_dir=str(self._runtime_dir.path),
             launcher_pid=os.getpid(),
+            is_detached=self._is_detached,
         )
         self._runtime_dir.publish(self._info)
         return self._info
@@ -377,7 +384,7 @@ def main() -> None:
     import signal
     from dataclasses import asdict
 
-    cluster = LocalCluster(from_json(sys.argv[1]))
+    cluster = LocalCluster(from_json(sys.argv[1]), is_detached=True)
     info = cluster.start()
     with os.fdopen(int(sys.argv[2]), "w") as file:
         file.write(json.dumps(asdict(info)))

@@ -38,6 +38,8 @@ class ClusterInfo:
     """"host:port"; empty without a gateway."""
     runtime_dir: str
     launcher_pid: int
+    is_detached: bool = False
+    """It stays when whoever started it ends."""
 
 
 class RuntimeDir:

@@ -13,7 +13,7 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,12 @@ def env() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
+def usual_env(env: dict[str, str]) -> dict[str, str]:
+    """The same, where a test's `env` is what it changes."""
+    return env
+
+
+@pytest.fixture
 def app_dir(tmp_path: Path) -> Path:
     """A directory with an application."""
     (tmp_path / "cli_app.py").write_text(textwrap.dedent(APP))
@@ -136,14 +142,16 @@ def app_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def command(app_dir: Path, env: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+def command(app_dir: Path, usual_env: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command to its end."""
 
-    def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, stdin: str = "", env: Mapping[str, str] = {}
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*COMMAND, *arguments],
             cwd=app_dir,
-            env=env,
+            env={**usual_env, **env},
             input=stdin,
             capture_output=True,
             text=True,
@@ -154,12 +162,12 @@ def command(app_dir: Path, env: dict[str, str]) -> Callable[..., subprocess.Comp
 
 
 @pytest.fixture
-def start(app_dir: Path, env: dict[str, str]) -> Iterator[Callable[..., Running]]:
+def start(app_dir: Path, usual_env: dict[str, str]) -> Iterator[Callable[..., Running]]:
     """Start a command that goes on; ended with the test."""
     started: list[Running] = []
 
-    def begin(*arguments: str) -> Running:
-        started.append(Running(arguments, app_dir, env))
+    def begin(*arguments: str, env: Mapping[str, str] = {}) -> Running:
+        started.append(Running(arguments, app_dir, {**usual_env, **env}))
         return started[-1]
 
     yield begin
@@ -423,6 +431,34 @@ def test_shutdown_asks_first(background: str, command: Any) -> None:
     done = command("shutdown", stdin="n\n")
     assert done.returncode == 1
     assert is_open(background)
+
+
+def test_commands_are_for_the_cluster_in_the_background_rather_than_for_one_of_a_program(
+    background: str, start: Callable[..., Running], command: Any
+) -> None:
+    url = start("run", "cli_app:app", "--port", "0").url()
+    done = command("deploy", "cli_app:build", "text=behind", "--name", "behind", "--route-prefix", "/behind")
+    assert done.returncode == 0, done.stderr
+    assert httpx.get(f"{background}/behind").text == "behind."
+    assert httpx.get(f"{url}/behind").text == "hello"  # the one application of the other cluster has "/"
+
+
+def test_of_several_clusters_none_is_shut_down_by_chance(start: Callable[..., Running], command: Any) -> None:
+    directory = tempfile.mkdtemp(prefix="sk-", dir="/tmp")
+    own = {"SLIPKNOT_RUNTIME_DIR": directory}
+    first, second = (start("run", "cli_app:app", "--port", "0", env=own).url() for _ in range(2))
+    refused = command("shutdown", "-y", env=own)
+    assert refused.returncode == 1
+    for url in (first, second):
+        assert url.removeprefix("http://").rstrip("/") in refused.stderr
+        assert httpx.get(url).text == "hello"
+    addresses = re.findall(r"unix:\S+", refused.stderr)
+    done = command("shutdown", "-y", "--address", addresses[0], env=own)
+    assert done.returncode == 0, done.stderr
+    assert command("status", env=own).returncode == 0
+    assert command("shutdown", "-y", env=own).returncode == 0
+    assert not is_open(first) and not is_open(second)
+    shutil.rmtree(directory)
 
 
 # --- The rest ---

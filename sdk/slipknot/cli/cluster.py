@@ -105,8 +105,8 @@ def show_config(name: str | None, address: str | None) -> int:
 
 
 def shut_down(yes: bool, address: str | None) -> int:
-    """Delete all applications and end the cluster."""
-    found = find_controller(address)
+    """Delete all applications and end the cluster; of several on this machine one must be named."""
+    found = find_controller(address, only=True)
     if not found:
         typer.echo("No cluster runs here.")
         return 0
@@ -120,11 +120,24 @@ def shut_down(yes: bool, address: str | None) -> int:
     return 0
 
 
-def find_controller(address: str | None) -> str:
-    """The address of the controller, or of several; empty if there is none."""
+def find_controller(address: str | None, *, only: bool = False) -> str:
+    """The address of the controller, or of several; empty if there is none.
+
+    Without an address the newest that `slipknot start` has started, or else the newest that runs here.
+
+    Raises:
+        SlipknotServeException: There are several of these, and it must be the only one.
+    """
     if address or cluster_settings().address:
         return address or cluster_settings().address
     clusters: list[ClusterInfo] = find_clusters()
+    clusters = [cluster for cluster in clusters if cluster.is_detached] or clusters
+    if only and len(clusters) > 1:
+        known = "".join(
+            f"\n  {one.controller_address}  (HTTP {one.http_address or '-'}, pid {one.launcher_pid})"
+            for one in clusters
+        )
+        raise SlipknotServeException(f"{len(clusters)} clusters run here; name one with --address:{known}")
     return clusters[-1].controller_address if clusters else ""
 
 
