@@ -130,7 +130,7 @@ class ApplicationRecord:
         if self.spec is None or self.is_deleting:
             return ""
         # If an earlier change of the ingress is not through yet, it is still the oldest one that serves.
-        serving = self.previous_ingress or self.spec.ingress_deployment
+        serving = (not self.is_good and self.previous_ingress) or self.spec.ingress_deployment
         return serving if serving != spec.ingress_deployment and serving in names else ""
 
     def to_bytes(self) -> bytes:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from slipknot_core.ids import DeploymentId
 from slipknot_core.spec import DeploymentSpec
 
+from .condition import DELETING
 from .desired import ApplicationRecord, Desired
 from .lifecycle import DeploymentStatus
 from .observed import ObservedDeployment
@@ -89,6 +90,9 @@ def _desired(record: ApplicationRecord, spec: DeploymentSpec) -> Desired:
 
 
 def _is_still_needed(record: ApplicationRecord, name: str, observed: Observed) -> bool:
+    found = observed.get(DeploymentId(record.name, name))
+    if found is not None and found.trigger == DELETING:
+        return False  # an earlier update let it go: this one must not start it again
     if not _is_replaced(record, observed):
         return True
     if name == record.previous_ingress:

@@ -130,6 +130,43 @@ def test_a_deployment_that_is_not_bound_any_more_is_removed(serve_app: ServeApp)
     wait_until(is_gone)
 
 
+def test_what_an_update_lets_go_does_not_come_back_with_the_next(
+    serve_app: ServeApp, journal: Journal, aside: ThreadPoolExecutor, make_gate: MakeGate
+) -> None:
+    """The next update may begin while the last one still drains what it replaced."""
+    pen, leave, enter = journal.pen, make_gate("leave"), make_gate("enter")
+
+    def version(name: str, *, is_held: bool = False) -> serve.Application:
+        @serve.deployment(name=name)
+        class Version:
+            async def __init__(self) -> None:
+                pen.note(name)
+                if is_held:
+                    await enter.passed()
+
+            async def __call__(self, request: Any = None) -> str:
+                if request is None:
+                    pen.note("in")
+                    await leave.passed()
+                return name
+
+        return Version.bind()
+
+    under_way = serve_app(version("First")).handle.remote()
+    journal.wait_for("in")
+    app = serve_app(version("Second"))
+    third = aside.submit(serve_app, version("Third", is_held=True))
+    journal.wait_for("Third")
+    assert app.client.get("/").text == "Second"
+    leave.open()
+    assert under_way.result(timeout_s=10) == "First"
+    assert app.client.get("/").text == "Second"
+    enter.open()
+    third.result(20)
+    assert app.client.get("/").text == "Third"
+    assert journal.notes.count("First") == 1
+
+
 # --- Scale ---
 
 
