@@ -108,6 +108,17 @@ def build_from_import_path(
     return ApplicationSpec(name, ingress, tuple(deployments), route_prefix, import_source=source)
 
 
+def options_of_import_path(source: ImportSource) -> list[DeploymentOptions]:
+    """The deployments of an application that an import path names, with the options that the code gives them.
+
+    Raises:
+        Exception: As `build_from_import_path`.
+    """
+    graph, _ = _graph_of(source)
+    _check_ingresses(graph)
+    return [node.options for node in graph.nodes.values()]
+
+
 class LocalDeployment(NamedTuple):
     """One deployment of an application that stays in this process."""
 

@@ -7,7 +7,7 @@ decorator, `Deployment.options` and the config file all go through `checked`.
 import difflib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict
 
 from slipknot_core.autoscaling_spec import AutoscalingSpec
@@ -156,6 +156,19 @@ class DeploymentOptions:
             env_vars=dict((actor.get("runtime_env") or {}).get("env_vars") or {}),
         )
 
+    def described(self) -> dict[str, Any]:
+        """What a config file says of a deployment with these options: the number of its replicas, or how they
+        are scaled, and what is not the default. An `http_adapter` is left to the code.
+        """
+        default = DeploymentOptions(name=self.name)
+        number = "num_replicas" if self.autoscaling_config is None else "autoscaling_config"
+        described: dict[str, Any] = {"name": self.name, number: getattr(self, number)}
+        for option in _IN_CONFIG_FILES:
+            value = getattr(self, option)
+            if value != getattr(default, option):
+                described[option] = value
+        return described
+
     def restart_key(self) -> str:
         """Text that differs when options differ that only a new replica can take over."""
         return json.dumps([self.ray_actor_options, self.max_replicas_per_node], sort_keys=True)
@@ -165,6 +178,12 @@ class DeploymentOptions:
         extra = {key: getattr(self, key) for key in _KEPT if getattr(self, key) != getattr(default, key)}
         return json.dumps(extra, sort_keys=True) if extra else ""
 
+
+_IN_CONFIG_FILES = tuple(
+    option.name
+    for option in fields(DeploymentOptions)
+    if option.name not in ("name", "num_replicas", "autoscaling_config", "http_adapter")
+)
 
 _KEPT = (
     "max_constructor_retry_count",

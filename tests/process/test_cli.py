@@ -56,6 +56,17 @@ APP = """
             return "never"
 
     broken = Broken.bind()
+    scaled = Says.options(autoscaling_config={"min_replicas": 2, "max_replicas": 3}).bind("scaled")
+    OPTIONS = {
+        "num_replicas": 2,
+        "max_queued_requests": 9,
+        "max_replicas_per_node": 2,
+        "rolling_update_percentage": 0.5,
+        "max_surge_percent": 0.1,
+        "placement_strategy": "pack",
+        "ray_actor_options": {"num_cpus": 0.1, "runtime_env": {"env_vars": {"A": "b"}}},
+    }
+    tuned = Says.options(**OPTIONS, user_config={"sizes": (1, 2)}).bind("tuned")
     not_an_app = 42
 """
 
@@ -481,6 +492,20 @@ def test_build_writes_a_config_that_runs(command: Any, start: Callable[..., Runn
     assert [d["name"] for d in config["applications"][0]["deployments"]] == ["Says"]
     running = start("run", "built.yaml", "--port", "0", "--host", "127.0.0.1")
     assert httpx.get(running.url()).text == "hello"
+
+
+def test_build_writes_all_options_of_the_code(command: Any) -> None:
+    """What the code says holds for whoever deploys the file as it was written."""
+    done = command("build", "cli_app:scaled", "cli_app:tuned")
+    assert done.returncode == 0, done.stderr
+    scaled, tuned = (a["deployments"][0] for a in yaml.safe_load(done.stdout)["applications"])
+    assert "num_replicas" not in scaled
+    assert (scaled["autoscaling_config"]["min_replicas"], scaled["autoscaling_config"]["max_replicas"]) == (2, 3)
+    options = ("num_replicas", "max_queued_requests", "max_replicas_per_node", "rolling_update_percentage")
+    assert [tuned[option] for option in options] == [2, 9, 2, 0.5]
+    assert (tuned["max_surge_percent"], tuned["placement_strategy"]) == (0.1, "pack")
+    assert tuned["user_config"] == {"sizes": [1, 2]}
+    assert tuned["ray_actor_options"] == {"num_cpus": 0.1, "runtime_env": {"env_vars": {"A": "b"}}}
 
 
 def test_build_of_several_gives_each_a_name_and_a_prefix(command: Any) -> None:

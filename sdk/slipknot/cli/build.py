@@ -1,5 +1,6 @@
 """`slipknot build`: a config file from applications in code."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any
 import typer
 import yaml
 
-from slipknot_core.spec import ApplicationSpec, DeploymentSpec
+from slipknot_core.spec import ImportSource
 
-from .run import build_spec
+from .._graph import options_of_import_path
 
 HEADER = (
     "# Written by `slipknot build`. Deploy it with `slipknot deploy FILE`, "
@@ -23,7 +24,7 @@ def build_config(import_paths: Sequence[str], app_dir: Path, output: Path | None
     sys.path.insert(0, str(app_dir))
     names = _names(len(import_paths))
     applications = [
-        describe_application(build_spec(path, {}, app_dir, name, prefix), path)
+        describe_application(path, app_dir, name, prefix)
         for path, (name, prefix) in zip(import_paths, names, strict=True)
     ]
     config = {
@@ -40,32 +41,17 @@ def build_config(import_paths: Sequence[str], app_dir: Path, output: Path | None
     return 0
 
 
-def describe_application(spec: ApplicationSpec, import_path: str) -> dict[str, Any]:
+def describe_application(import_path: str, app_dir: Path, name: str, route_prefix: str) -> dict[str, Any]:
     """An application as it stands in a config file."""
-    return {
-        "name": spec.name,
-        "route_prefix": spec.route_prefix,
+    deployments = options_of_import_path(ImportSource(import_path, working_dir=str(app_dir)))
+    described = {
+        "name": name,
+        "route_prefix": route_prefix,
         "import_path": import_path,
-        "deployments": [describe_deployment(deployment) for deployment in spec.deployments],
+        "deployments": [options.described() for options in deployments],
     }
-
-
-def describe_deployment(spec: DeploymentSpec) -> dict[str, Any]:
-    """A deployment with the options that are not the defaults."""
-    default = DeploymentSpec(spec.name, spec.code)
-    described: dict[str, Any] = {"name": spec.name, "num_replicas": spec.num_replicas}
-    for option in (
-        "max_ongoing_requests",
-        "max_queued_requests",
-        "graceful_shutdown_wait_loop_s",
-        "graceful_shutdown_timeout_s",
-        "health_check_period_s",
-        "health_check_timeout_s",
-    ):
-        value = getattr(spec, option)
-        if value != getattr(default, option):
-            described[option] = value
-    return described
+    plain: dict[str, Any] = json.loads(json.dumps(described))  # YAML has no words for tuples and the like
+    return plain
 
 
 def _names(count: int) -> list[tuple[str, str]]:
