@@ -10,6 +10,7 @@ from slipknot_core.spec import ImportSource
 
 from ._deployment import Application, Deployment
 from ._import_path import import_attribute
+from ._user_code import call_user_code
 
 
 def import_application(source: ImportSource) -> Application:
@@ -80,10 +81,10 @@ def _call(builder: Any, args: Mapping[str, Any], path: str) -> Any:
             raise ValueError(
                 f"the builder {path!r} takes no argument, but the application has some: {_names(args)}"
             )
-        return builder()
+        return call_user_code(builder)
     if not args and not required:
-        return builder()
-    return builder(_as_annotated(builder, parameters[0].name, args, path))
+        return call_user_code(builder)
+    return call_user_code(builder, _as_annotated(builder, parameters[0].name, args, path))
 
 
 def _as_annotated(builder: Any, parameter: str, args: Mapping[str, Any], path: str) -> Any:

@@ -5,6 +5,8 @@ import os
 import sys
 from typing import Any
 
+from ._user_code import call_user_code
+
 MAX_KNOWN = 10
 """Names that an error message lists."""
 
@@ -52,7 +54,7 @@ def import_attribute(path: str) -> Any:
 
 def _import_module(name: str, path: str) -> Any:
     try:
-        return importlib.import_module(name)
+        return call_user_code(importlib.import_module, name)
     except ModuleNotFoundError as error:
         missing = error.name or name
         if name != missing and not name.startswith(missing + "."):

@@ -332,6 +332,28 @@ def test_run_names_what_it_cannot_run(command: Any, arguments: list[str], messag
 
 
 @pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("import not_installed_here", r"ModuleNotFoundError: .*'not_installed_here'"),
+        ("raise RuntimeError('not today')", "RuntimeError: not today"),
+        ("def f(:", "SyntaxError"),
+        ("def app():\n    raise ValueError('not built')", "ValueError: not built"),
+        ("from slipknot import serve\nserve.deployment(max_ongoing_requests=0)", "ValueError: max_ongoing"),
+    ],
+)
+def test_what_the_users_own_code_raises_is_shown_with_its_line(
+    command: Any, app_dir: Path, module: str, expected: str
+) -> None:
+    (app_dir / "faulty.py").write_text(module)
+    done = command("run", "faulty:app", "--port", "0")
+    assert done.returncode == 1
+    assert re.search(expected, done.stderr)
+    assert re.search(r'faulty.py", line [12]', done.stderr)
+    assert "importlib" not in done.stderr
+    assert "call_user_code" not in done.stderr
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("applications: [", r"config.yaml is not YAML: line \d"),
@@ -500,7 +522,8 @@ def test_build_writes_all_options_of_the_code(command: Any) -> None:
     assert done.returncode == 0, done.stderr
     scaled, tuned = (a["deployments"][0] for a in yaml.safe_load(done.stdout)["applications"])
     assert "num_replicas" not in scaled
-    assert (scaled["autoscaling_config"]["min_replicas"], scaled["autoscaling_config"]["max_replicas"]) == (2, 3)
+    bounds = (scaled["autoscaling_config"][key] for key in ("min_replicas", "max_replicas"))
+    assert tuple(bounds) == (2, 3)
     options = ("num_replicas", "max_queued_requests", "max_replicas_per_node", "rolling_update_percentage")
     assert [tuned[option] for option in options] == [2, 9, 2, 0.5]
     assert (tuned["max_surge_percent"], tuned["placement_strategy"]) == (0.1, "pack")

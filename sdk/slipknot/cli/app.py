@@ -315,20 +315,23 @@ def main() -> None:
 
 
 def _checked(command: Command) -> None:
-    """Run a command; errors that a user can do something about become one message and exit status 1."""
+    """Run a command; errors that a user can do something about become one message and exit status 1. What the
+    user's own code raised comes with its traceback.
+    """
     from slipknot_core.errors import SlipknotServeException
 
+    from .._user_code import user_traceback
+
+    expected = (
+        *(SlipknotServeException, RuntimeError, ValueError, TypeError),
+        *(ImportError, AttributeError, OSError),
+    )
     try:
         status_code = command()
-    except (
-        SlipknotServeException,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        ImportError,
-        AttributeError,
-        OSError,
-    ) as error:
-        typer.echo(f"Error: {error}", err=True)
+    except Exception as error:  # the user's module may raise anything
+        shown = user_traceback(error)
+        if shown is None and not isinstance(error, expected):
+            raise
+        typer.echo(shown or f"Error: {error}", err=True)
         raise typer.Exit(1) from None
     raise typer.Exit(status_code or 0)

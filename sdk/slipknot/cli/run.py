@@ -16,6 +16,7 @@ from slipknot_core.spec import ApplicationSpec, ImportSource
 
 from .. import _api, _connection, _control
 from .._console import hear_interrupts
+from .._user_code import user_traceback
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -210,7 +211,8 @@ def _reload(options: RunOptions) -> None:
     try:
         _bring_up(options, is_reload=True)
     except Exception as error:  # noqa: BLE001 - the edited module may raise anything; the next change is another chance
-        typer.echo(f"Error: {type(error).__name__}: {error}\nThe version before it still serves.", err=True)
+        shown = user_traceback(error) or f"Error: {type(error).__name__}: {error}"
+        typer.echo(f"{shown}\nThe version before it still serves.", err=True)
 
 
 def _newest_change(directory: Path) -> float:
