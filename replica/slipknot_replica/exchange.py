@@ -253,7 +253,9 @@ class ServerExchange:
                 "something it awaited was cancelled, but not this request"
             )
             self._failed(error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's code raises
+        except BaseException as error:  # whatever the user's code raises, KeyboardInterrupt too
+            if not self._loop.is_running():
+                raise  # the loop was given up, and this coroutine is only closed
             self._failed(error)
         finally:
             self._release_slot()

@@ -45,7 +45,7 @@ class Instance:
 
         Raises:
             TypeError: There are arguments for a function's constructor, or they do not fit the class's.
-            RuntimeError: The constructor called `sys.exit`.
+            RuntimeError: The constructor raised SystemExit (`sys.exit`) or KeyboardInterrupt.
             Exception: Whatever the constructor raised.
         """
         if not self._is_class:
@@ -58,9 +58,9 @@ class Instance:
             return
         try:
             await self._construct()
-        except SystemExit as error:  # would end the loop, and with it the replica, without a word
+        except (SystemExit, KeyboardInterrupt) as error:  # would end the loop, and with it the replica
             raise RuntimeError(
-                f"the constructor of deployment {self._deployment!r} called sys.exit"
+                f"the constructor of deployment {self._deployment!r} raised {type(error).__name__}"
             ) from error
         self.servable = self._object
 

@@ -124,8 +124,8 @@ class SharedWork(Generic[T]):
     async def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
             return await work()
-        except SystemExit as error:  # would end the loop, and with it the replica, without a word
-            raise RuntimeError(f"{self._name} called sys.exit") from error
+        except (SystemExit, KeyboardInterrupt) as error:  # would end the loop, and with it the replica
+            raise RuntimeError(f"{self._name} raised {type(error).__name__}") from error
 
     def _ended(self, task: asyncio.Task[T]) -> None:
         error = None if task.cancelled() else task.exception()

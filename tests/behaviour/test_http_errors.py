@@ -18,6 +18,7 @@ from slipknot.serve.config import BackpressureConfig
 from slipknot.serve.exceptions import ReplicaUnavailableError
 from slipknot.serve.handle import DeploymentHandle
 from tests.support.journal import Gate, Journal, Pen
+from tests.support.raw_http import RawClient
 
 from .conftest import RunningCluster, ServeApp
 
@@ -30,6 +31,10 @@ def _seen(response: httpx.Response) -> tuple[int, str, str]:
 
 
 # --- the handler raises ---
+
+
+class _NoException(BaseException):
+    """What `except Exception` does not see."""
 
 
 @serve.deployment(max_ongoing_requests=10)
@@ -52,6 +57,12 @@ class Raises:
                 await future
             case "exit":
                 raise SystemExit(SECRET)
+            case "interrupt":
+                raise KeyboardInterrupt(SECRET)
+            case "generator exit":
+                raise GeneratorExit(SECRET)
+            case "no Exception":
+                raise _NoException(SECRET)
             case "stop iteration":
                 return next(iter(()))
             case "group":
