@@ -208,8 +208,15 @@ class HttpCycle:
             await self._connection.writable()
 
     def cut(self) -> None:
-        """End the connection in the middle of the response: the client sees that it is not complete."""
-        if not self.disconnected and not self.response_complete:
+        """End the connection in the middle of the response: the client sees that it is not complete.
+
+        If its head was all of it (HEAD), it is complete for the client, which may have gone on already.
+        """
+        if self.disconnected or self.response_complete:
+            return
+        if self.response_started and self._framing is Framing.NONE:
+            self._write(b"", (), complete=True)
+        else:
             self._connection.cut(reset=self._framing is Framing.CLOSE or self._connection.is_write_paused)
 
     # --- for the protocol ---------------------------------------------------------------------------------

@@ -100,6 +100,9 @@ def raises(cluster: RunningCluster) -> Iterator[httpx.Client]:
         "cancelled",
         "cancels itself",
         "exit",
+        "interrupt",
+        "generator exit",
+        "no Exception",
         "stop iteration",
         "group",
         "recursion",
@@ -226,6 +229,28 @@ def test_error_in_the_middle_of_a_stream(serve_app: ServeApp, is_async: bool) ->
             for chunk in response.iter_raw():
                 chunks.append(chunk)
     assert chunks == [b"first"]
+
+
+@pytest.mark.anyio
+async def test_error_in_the_middle_of_an_unsent_body(cluster: RunningCluster, serve_app: ServeApp) -> None:
+    """The answer to HEAD is complete with its head: the connection serves the next request."""
+
+    async def items() -> AsyncIterator[str]:
+        yield "first"
+        await asyncio.sleep(0.05)
+        raise RuntimeError(SECRET)
+
+    async def handler(request: Request) -> Any:
+        return StreamingResponse(items()) if request.method == "HEAD" else "next"
+
+    serve_app(serve.deployment(handler).bind())
+    client = await RawClient.connect(cluster.url.removeprefix("http://"))
+    client.request("HEAD")
+    head = await client.read("HEAD")
+    assert (head.status, head.all("connection")) == (200, [])
+    client.get()
+    assert (await client.read()).body == b"next"
+    client.close()
 
 
 # --- no room ---
