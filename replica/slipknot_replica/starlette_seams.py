@@ -42,14 +42,22 @@ class FrameworkThreads:
         self._limiter.total_tokens = max_ongoing_requests + FRAMEWORK_THREADS
 
     async def run(self, func: Callable[..., Any], *args: Any, limiter: Any = None, **options: Any) -> Any:
-        """Do what `anyio.to_thread.run_sync` does, but hold a cancelled caller until its end."""
+        """Do what `anyio.to_thread.run_sync` does, but hold a cancelled caller until its end.
+
+        Raises:
+            RuntimeError: The function raised SystemExit (`sys.exit`) or KeyboardInterrupt.
+            Exception: Whatever else it raised.
+        """
         import anyio
         import anyio.to_thread
 
         claim = Claim()
 
         def claimed() -> Any:
-            return func(*args) if claim.take() else None
+            try:
+                return func(*args) if claim.take() else None
+            except (SystemExit, KeyboardInterrupt) as error:  # would end the loop, and with it the replica
+                raise RuntimeError(f"sync code raised {type(error).__name__}") from error
 
         def withdraw() -> bool:
             return claim.take() and task.cancel()

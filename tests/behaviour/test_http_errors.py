@@ -204,6 +204,29 @@ def test_fastapi_errors_are_the_users(serve_app: ServeApp) -> None:
     assert client.post("/model", json={"a": 1}).json() == {"a": 1}
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_sync_endpoint_that_exits(serve_app: ServeApp, error: type[BaseException]) -> None:
+    """It fails like any other; the replica and what else it does go on."""
+    api = FastAPI()
+
+    @serve.deployment
+    @serve.ingress(api)
+    class Api:
+        @api.get("/exit")
+        def exit(self) -> None:
+            raise error(SECRET)
+
+        @api.get("/pid")
+        def pid(self) -> int:
+            return os.getpid()
+
+    client = serve_app(Api.bind()).client
+    replica = client.get("/pid").json()
+    response = client.get("/exit")
+    assert (response.status_code, response.text) == ERROR[::2]
+    assert client.get("/pid").json() == replica
+
+
 @pytest.mark.parametrize("is_async", [True, False])
 def test_error_in_the_middle_of_a_stream(serve_app: ServeApp, is_async: bool) -> None:
     """What was yielded arrives, then the connection breaks: nobody takes it for complete."""
