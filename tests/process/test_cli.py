@@ -288,6 +288,19 @@ def test_run_reloads_when_a_file_changes(start: Callable[..., Running], app_dir:
     assert httpx.get(url).text == "hello"
 
 
+def test_run_reloads_beside_a_file_that_cannot_be_looked_at(
+    start: Callable[..., Running], app_dir: Path
+) -> None:
+    """Editors and version control make and remove files at any moment; a link to nothing stands for them."""
+    (app_dir / "gone.py").symlink_to(app_dir / "nowhere.py")
+    running = start("run", "cli_app:app", "--port", "0", "--reload")
+    url = running.url()
+    file = app_dir / "cli_app.py"
+    file.write_text(file.read_text().replace("Says.bind(", "Says.bind('re' + "))
+    running.wait_for("serves at", 2)
+    assert httpx.get(url).text == "rehello"
+
+
 @pytest.mark.parametrize("option", ["--non-blocking", "--no-blocking"])
 def test_run_that_does_not_block_ends_once_it_serves(command: Any, option: str) -> None:
     done = command("run", "cli_app:app", option, "--port", "0")

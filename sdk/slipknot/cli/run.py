@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("slipknot.serve")
 
 RELOAD_POLL_S = 0.5
+RELOADED = (".py", ".yaml", ".yml", ".json")
+"""Endings of the files whose changes count."""
 VERSION_VARIABLE = "SLIPKNOT_CODE_VERSION"
 """Environment variable of replicas that makes equal applications different versions."""
 
@@ -217,15 +220,21 @@ def _reload(options: RunOptions) -> None:
 
 def _newest_change(directory: Path) -> float:
     """When a file the application may be made of was last changed."""
-    return max(
-        (
-            path.stat().st_mtime
-            for path in directory.rglob("*")
-            if path.suffix in (".py", ".yaml", ".yml", ".json")
-            and not any(part.startswith(".") for part in path.relative_to(directory).parts)
-        ),
-        default=0.0,
-    )
+    newest = 0.0
+    for parent, directories, names in os.walk(directory):
+        directories[:] = [name for name in directories if not name.startswith(".")]
+        for name in names:
+            if name.endswith(RELOADED) and not name.startswith("."):
+                newest = max(newest, _changed_at(os.path.join(parent, name)))
+    return newest
+
+
+def _changed_at(path: str) -> float:
+    """0 if it is gone by now, as the temporary file of an editor, or a link to nothing."""
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
 
 
 def _shut_down_own(options: RunOptions) -> None:
