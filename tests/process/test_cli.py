@@ -637,4 +637,10 @@ def test_roles_put_together_by_hand_make_a_cluster(
         assert client.get(f"http://127.0.0.1:{port}").text == "hello"
     for where, status in ((address, 0), (health, 0), (f"unix:{directory}/nobody.sock", 1)):
         assert subprocess.run([*COMMAND, "health", where], env=env, timeout=WAIT_S).returncode == status
+    end = [*COMMAND, "shutdown", "-y", "-a", address]
+    ended = subprocess.run(end, env=env, capture_output=True, text=True, timeout=WAIT_S)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "All applications have ended" in ended.stdout
+    assert "The cluster has ended" not in ended.stdout
+    assert subprocess.run([*COMMAND, "health", address], env=env, timeout=WAIT_S).returncode == 0
     shutil.rmtree(directory)

@@ -225,7 +225,7 @@ def build(
 def shutdown(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False, address: Address = None
 ) -> None:
-    """Delete all applications and end the cluster."""
+    """Delete all applications and end the cluster; one that was put together by hand stays, empty."""
     from .cluster import shut_down
 
     _checked(lambda: shut_down(yes, address))

@@ -112,11 +112,17 @@ def shut_down(yes: bool, address: str | None) -> int:
         return 0
     if not yes and not typer.confirm(f"End the cluster at {found} with all its applications?"):
         return 1
+    ends_itself = any(cluster.controller_address == found for cluster in find_clusters())
     connection = _connect(address)
     connection.run(_control.shutdown_cluster(connection))
     _connection.disconnect()
-    _wait_until_ended(found)
-    typer.echo("The cluster has ended.")
+    if ends_itself:
+        _wait_until_ended(found)
+        typer.echo("The cluster has ended.")
+    else:
+        typer.echo(
+            "All applications have ended. The controllers, proxies and nodes go on: end them where they run."
+        )
     return 0
 
 
