@@ -283,7 +283,7 @@ class Coordinator:
 
     # --- `Effects` of reconciling.
 
-    def start_replica(self, desired: Desired) -> tuple[str, str]:
+    def start_replica(self, desired: Desired, rank: int) -> tuple[str, str]:
         """As `Effects.start`."""
         replica_id = new_replica_id(*desired.id)
         launch = ReplicaLaunch(
@@ -295,6 +295,7 @@ class Coordinator:
             is_ingress=desired.is_ingress,
             route_prefix=desired.route_prefix,
             refuse_pickle=not self._allow_pickle,
+            rank=rank,
         )
         node_id = self.engine.ensure(launch)
         self._owners[replica_id] = desired.id

@@ -7,6 +7,7 @@ Invariants:
   that is seen.
 """
 
+import itertools
 from dataclasses import dataclass, field
 
 from slipknot_core.spec import DeploymentSpec
@@ -43,6 +44,7 @@ class Replica:
     version: str
     created_at_s: float
     state: ReplicaState = ReplicaState.STARTING
+    rank: int = 0
     node_id: str = ""
     address: str = ""
     pid: int = 0
@@ -123,6 +125,7 @@ class Registration:
     has_health_check: bool = False
     state: ReplicaState = ReplicaState.STARTING
     model_ids: frozenset[str] = frozenset()
+    rank: int = 0
 
 
 @dataclass(slots=True)
@@ -205,17 +208,22 @@ class ObservedDeployment:
         """The engine is to be asked again, or has just said that it has no place, and why."""
         self.no_room, self.room_blockers = no_room, blockers
 
-    def launched(self, replica_id: str, spec: DeploymentSpec, now_s: float) -> Replica:
+    def free_rank(self, version: str) -> int:
+        """The smallest that no replica of the version has which stays."""
+        taken = {r.rank for r in self.replicas.values() if r.is_staying and r.version == version}
+        return next(rank for rank in itertools.count() if rank not in taken)
+
+    def launched(self, replica_id: str, spec: DeploymentSpec, now_s: float, rank: int = 0) -> Replica:
         """A new replica's process was asked for."""
         self.start_count += 1
-        replica = Replica(replica_id, spec.version, now_s, leave_by_s=now_s + REGISTER_TIMEOUT_S)
+        replica = Replica(replica_id, spec.version, now_s, rank=rank, leave_by_s=now_s + REGISTER_TIMEOUT_S)
         _set_options(replica, spec)
         self.replicas[replica_id] = replica
         return replica
 
     def adopted(self, registration: Registration, spec: DeploymentSpec, now_s: float) -> Replica:
         """A replica that an earlier controller started has come back."""
-        replica = Replica(registration.replica_id, registration.version, now_s)
+        replica = Replica(registration.replica_id, registration.version, now_s, rank=registration.rank)
         _set_options(replica, spec)
         if registration.user_config_hash != spec.user_config_hash:
             replica.options_hash = ""

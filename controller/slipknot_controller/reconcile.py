@@ -35,7 +35,7 @@ MAX_ROUNDS = 8
 class Effects(Protocol):
     """What reconciling does to the world. No call blocks; each may fail silently."""
 
-    def start(self, desired: Desired) -> tuple[str, str]:
+    def start(self, desired: Desired, rank: int) -> tuple[str, str]:
         """Start a replica; returns its id and its node's.
 
         Raises:
@@ -139,13 +139,14 @@ class _Applier:
         if self._desired is None:
             return
         for started in range(count):
+            rank = self._observed.free_rank(self._desired.spec.version)
             try:
-                replica_id, node_id = self._effects.start(self._desired)
+                replica_id, node_id = self._effects.start(self._desired, rank)
             except NoRoom as error:
                 self._observed.room_asked(error.reason, error.blockers)
                 count = started
                 break
-            replica = self._observed.launched(replica_id, self._desired.spec, self._now_s)
+            replica = self._observed.launched(replica_id, self._desired.spec, self._now_s, rank)
             replica.node_id = node_id
         if count == 0:
             return

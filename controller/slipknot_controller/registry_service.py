@@ -319,6 +319,7 @@ def _registration(hello: registry_pb2.ReplicaHello) -> Registration:
         has_health_check=hello.has_health_check,
         state=_REGISTRATION_STATE.get(hello.state.state, ReplicaState.STARTING),
         model_ids=frozenset(hello.multiplexed_model_ids),
+        rank=hello.rank,
     )
 
 

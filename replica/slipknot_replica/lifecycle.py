@@ -185,6 +185,7 @@ def _set_replica_context(server: ReplicaServer) -> None:
             replica_id=launch.replica_id,
             servable=lambda: server.user_code.servable if server.user_code is not None else None,
             world_size=launch.deployment.num_replicas,
+            rank=launch.rank,
             _models=server.models,
         )
     )

@@ -167,6 +167,7 @@ class Registration:
                 has_health_check=state.has_health_check,
                 user_config_hash=self.user_config_hash or launch.deployment.user_config_hash,
                 multiplexed_model_ids=self._models_told,
+                rank=launch.rank,
                 seen_epoch=self._gate.seen,
             )
         )

@@ -243,6 +243,8 @@ class ReplicaLaunch:
     metrics_dir: str = ""
     gpu_ids: tuple[str, ...] = ()
     """GPUs that the replica may use."""
+    rank: int = 0
+    """Which of the deployment's replicas it is."""
 
     @classmethod
     def from_proto(cls, message: spec_pb2.ReplicaLaunch) -> "ReplicaLaunch":
@@ -262,6 +264,7 @@ class ReplicaLaunch:
             refuse_pickle=message.refuse_pickle,
             metrics_dir=message.metrics_dir,
             gpu_ids=tuple(message.gpu_ids),
+            rank=message.rank,
         )
 
     def to_proto(self) -> spec_pb2.ReplicaLaunch:
@@ -281,4 +284,5 @@ class ReplicaLaunch:
             refuse_pickle=self.refuse_pickle,
             metrics_dir=self.metrics_dir,
             gpu_ids=self.gpu_ids,
+            rank=self.rank,
         )

@@ -1,5 +1,6 @@
 """What handlers learn about the request and the replica that they run in, at every hop."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -75,3 +76,31 @@ def test_outside_a_request_the_context_is_empty() -> None:
     assert serve.get_multiplexed_model_id() == ""
     with pytest.raises(serve.exceptions.SlipknotServeException):
         serve.get_replica_context()
+
+
+def test_replicas_have_ranks(serve_app: ServeApp) -> None:
+    """Also those of a new version, and the one that takes the place of another."""
+
+    @serve.deployment(num_replicas=3, max_ongoing_requests=1)
+    class Ranked:
+        def __init__(self, version: str) -> None:
+            self.version = version
+
+        async def __call__(self) -> tuple[str, int, int]:
+            replica = serve.get_replica_context()
+            await asyncio.sleep(0.01)  # so that the others get some, too
+            return replica.replica_id, replica.rank, replica.world_size
+
+    def ranks(handle: Any, count: int) -> dict[str, int]:
+        found: dict[str, int] = {}
+        while len(found) < count:
+            answers = [response.result() for response in [handle.remote() for _ in range(12)]]
+            assert {answer[2] for answer in answers} == {count}
+            found |= {replica_id: rank for replica_id, rank, _ in answers}
+        return found
+
+    first = ranks(serve_app(Ranked.bind("1"), name="ranked").handle, 3)
+    assert sorted(first.values()) == [0, 1, 2]
+    more = ranks(serve_app(Ranked.options(num_replicas=4).bind("2"), name="ranked").handle, 4)
+    assert sorted(more.values()) == [0, 1, 2, 3]
+    assert not first.keys() & more.keys()

@@ -46,7 +46,7 @@ class Simulation:
 
     # What the controller does (`Effects`).
 
-    def start(self, desired: Desired) -> tuple[str, str]:
+    def start(self, desired: Desired, rank: int) -> tuple[str, str]:
         """A process that does nothing until `joined` or `running` is called for it."""
         replicas = self.observed.replicas.values()
         if self.places is not None and len(replicas) >= self.places:

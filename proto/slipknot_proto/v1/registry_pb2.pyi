@@ -27,7 +27,7 @@ class JoinReplicaRequest(_message.Message):
     def __init__(self, hello: _Optional[_Union[ReplicaHello, _Mapping]] = ..., state: _Optional[_Union[ReplicaState, _Mapping]] = ..., load: _Optional[_Union[ReplicaLoad, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., reconfigured: _Optional[_Union[ReconfigureReport, _Mapping]] = ..., alive: _Optional[_Union[ReplicaAlive, _Mapping]] = ..., models: _Optional[_Union[ReplicaModels, _Mapping]] = ...) -> None: ...
 
 class ReplicaHello(_message.Message):
-    __slots__ = ("replica_id", "app_name", "deployment_name", "version", "address", "node_id", "pid", "state", "has_health_check", "user_config_hash", "seen_epoch", "multiplexed_model_ids")
+    __slots__ = ("replica_id", "app_name", "deployment_name", "version", "address", "node_id", "pid", "state", "has_health_check", "user_config_hash", "seen_epoch", "multiplexed_model_ids", "rank")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     APP_NAME_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +40,7 @@ class ReplicaHello(_message.Message):
     USER_CONFIG_HASH_FIELD_NUMBER: _ClassVar[int]
     SEEN_EPOCH_FIELD_NUMBER: _ClassVar[int]
     MULTIPLEXED_MODEL_IDS_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     app_name: str
     deployment_name: str
@@ -52,7 +53,8 @@ class ReplicaHello(_message.Message):
     user_config_hash: str
     seen_epoch: int
     multiplexed_model_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment_name: _Optional[str] = ..., version: _Optional[str] = ..., address: _Optional[str] = ..., node_id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[_Union[ReplicaState, _Mapping]] = ..., has_health_check: _Optional[bool] = ..., user_config_hash: _Optional[str] = ..., seen_epoch: _Optional[int] = ..., multiplexed_model_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    rank: int
+    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment_name: _Optional[str] = ..., version: _Optional[str] = ..., address: _Optional[str] = ..., node_id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[_Union[ReplicaState, _Mapping]] = ..., has_health_check: _Optional[bool] = ..., user_config_hash: _Optional[str] = ..., seen_epoch: _Optional[int] = ..., multiplexed_model_ids: _Optional[_Iterable[str]] = ..., rank: _Optional[int] = ...) -> None: ...
 
 class ReplicaState(_message.Message):
     __slots__ = ("state", "message", "docs_path", "has_health_check")

@@ -181,7 +181,7 @@ class CodeSource(_message.Message):
     def __init__(self, pickle: _Optional[bytes] = ..., import_source: _Optional[_Union[ImportSource, _Mapping]] = ..., python_path: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReplicaLaunch(_message.Message):
-    __slots__ = ("replica_id", "app_name", "deployment", "controller_address", "socket_dir", "node_id", "is_ingress", "route_prefix", "logs_dir", "listen_host", "advertise_host", "refuse_pickle", "metrics_dir", "gpu_ids")
+    __slots__ = ("replica_id", "app_name", "deployment", "controller_address", "socket_dir", "node_id", "is_ingress", "route_prefix", "logs_dir", "listen_host", "advertise_host", "refuse_pickle", "metrics_dir", "gpu_ids", "rank")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     APP_NAME_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +196,7 @@ class ReplicaLaunch(_message.Message):
     REFUSE_PICKLE_FIELD_NUMBER: _ClassVar[int]
     METRICS_DIR_FIELD_NUMBER: _ClassVar[int]
     GPU_IDS_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     app_name: str
     deployment: DeploymentSpec
@@ -210,4 +211,5 @@ class ReplicaLaunch(_message.Message):
     refuse_pickle: bool
     metrics_dir: str
     gpu_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment: _Optional[_Union[DeploymentSpec, _Mapping]] = ..., controller_address: _Optional[str] = ..., socket_dir: _Optional[str] = ..., node_id: _Optional[str] = ..., is_ingress: _Optional[bool] = ..., route_prefix: _Optional[str] = ..., logs_dir: _Optional[str] = ..., listen_host: _Optional[str] = ..., advertise_host: _Optional[str] = ..., refuse_pickle: _Optional[bool] = ..., metrics_dir: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    rank: int
+    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment: _Optional[_Union[DeploymentSpec, _Mapping]] = ..., controller_address: _Optional[str] = ..., socket_dir: _Optional[str] = ..., node_id: _Optional[str] = ..., is_ingress: _Optional[bool] = ..., route_prefix: _Optional[str] = ..., logs_dir: _Optional[str] = ..., listen_host: _Optional[str] = ..., advertise_host: _Optional[str] = ..., refuse_pickle: _Optional[bool] = ..., metrics_dir: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[str]] = ..., rank: _Optional[int] = ...) -> None: ...

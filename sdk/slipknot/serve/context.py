@@ -34,7 +34,7 @@ class ReplicaContext:
         deployment: Its deployment.
         replica_id: Its id in the cluster.
         world_size: Number of replicas the deployment should have.
-        rank: 0; ranks come with a later release.
+        rank: From 0; no two replicas of a version have the same while both stay.
     """
 
     app_name: str
