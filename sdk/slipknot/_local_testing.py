@@ -33,7 +33,7 @@ from slipknot_core.request_context import RequestContext
 from slipknot_core.routing.dispatcher import Dispatcher
 from slipknot_core.routing.exchange import Exchange
 from slipknot_core.routing.snapshot import ApplicationRoute, DeploymentRoute, Snapshot
-from slipknot_core.routing.stream import Listener, Stream
+from slipknot_core.routing.stream import Lane, Listener, Stream
 from slipknot_core.spec import ReplicaLaunch
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
@@ -266,7 +266,7 @@ class LocalReplica:
 class _LocalStream:
     """Both ends of a stream, without one: as callers know it, and as the wire of the replica's end."""
 
-    is_alone = True
+    lane = Lane.ALONE
     has_unsent_open = False
     was_lost = False
 

@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..request_context import RequestContext
 from ..rpc.channel import never_connected
-from .stream import Stream, is_closing
+from .stream import Lane, Stream, is_closing
 
 CHUNK_COST_BYTES = 64
 """What a chunk costs of the credit besides its data, so that empty and tiny ones are bounded too."""
@@ -150,15 +150,15 @@ class Exchange:
     # --- for the router -----------------------------------------------------------------------------
 
     @property
-    def is_large(self) -> bool:
-        """It is so large, or may last so long, that it should travel alone."""
+    def lane(self) -> Lane:
+        """What it should travel on."""
         match self.open.WhichOneof("request"):
             case "http":
-                return not self.open.http.end_of_body
+                return Lane.SHORT if self.open.http.end_of_body else Lane.ALONE
             case "method":
-                return self.open.method.ByteSize() > LARGE_BYTES
+                return Lane.SHORT if self.open.method.ByteSize() <= LARGE_BYTES else Lane.ALONE
             case _:
-                return False
+                return Lane.LONG
 
     def start(self, stream: Stream, seat: Seat) -> None:
         """Send Open on an idle stream (or one that holds a reserved slot)."""

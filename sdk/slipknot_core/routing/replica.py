@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 
 import grpc.aio
 
@@ -19,7 +20,7 @@ from .session import Session
 from .share_link import ShareLink
 from .silence import is_silent
 from .snapshot import ReplicaRoute
-from .stream import CallStream, Stream
+from .stream import CallStream, Lane, Stream
 
 MAX_IDLE_STREAMS = 256
 """Idle streams with a gRPC stream of their own kept for each replica; above it they are closed after use."""
@@ -68,14 +69,13 @@ class Replica:
         self._expected_models: dict[str, float] = {}
         self._carrier = rpc_settings().carrier
         self._carrier_changed_s = -math.inf
-        self._session: Session | None = None
-        self._idle_alone: list[Stream] = []
-        self._idle_shared: list[Stream] = []
+        self._sessions: dict[Lane, Session] = {}
+        self._idle: dict[Lane, list[Stream]] = {lane: [] for lane in Lane}
         self._is_retired = False
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        idle = len(self._idle_alone) + len(self._idle_shared)
+        idle = sum(map(len, self._idle.values()))
         return f"<Replica {self.replica_id}: {self.ongoing} ongoing, {idle} idle streams>"
 
     @property
@@ -110,14 +110,17 @@ class Replica:
                 self._expected_models[model_id] = time.monotonic() + EXPECT_MODEL_S
             self._forget_models()
 
-    def take(self, *, alone: bool) -> Stream:
-        """Take a seat and a stream for it; `alone`: one that shares its gRPC stream with no other."""
+    def take(self, lane: Lane) -> Stream:
+        """Take a seat and a stream for it."""
         self.ongoing += 1
         if self.unanswered_since_s == 0.0:
             self.unanswered_since_s = time.monotonic()
-        alone = self._carrier == "call" or (alone and self._carrier == "auto")
-        idle = self._idle_alone if alone else self._idle_shared
-        return idle.pop() if idle else self._new_stream(alone)
+        if self._carrier == "call":
+            lane = Lane.ALONE
+        elif self._carrier == "session" and lane is Lane.ALONE:
+            lane = Lane.SHORT
+        idle = self._idle[lane]
+        return idle.pop() if idle else self._new_stream(lane)
 
     def free(self, stream: Stream | None) -> None:
         """Give a seat back, with its stream if that can carry another exchange."""
@@ -164,11 +167,11 @@ class Replica:
     async def close(self) -> None:
         """Close everything at once; twice is fine."""
         self._is_retired = True
-        for idle in (self._idle_alone, self._idle_shared):
+        for idle in self._idle.values():
             while idle:
                 idle.pop().discard()
-        if self._session is not None:
-            await self._session.close()
+        for session in tuple(self._sessions.values()):
+            await session.close()
         await self._channel.close(None)
         await self._tasks.stop()
 
@@ -185,20 +188,22 @@ class Replica:
 
     def _keep(self, stream: Stream) -> None:
         idle = self._idle_of(stream)
-        bound = MAX_IDLE_STREAMS if stream.is_alone else MAX_IDLE_SHARED
+        bound = MAX_IDLE_STREAMS if stream.lane is Lane.ALONE else MAX_IDLE_SHARED
         if self._is_retired or len(idle) >= bound:
             stream.discard()
         else:
             idle.append(stream)
 
-    def _new_stream(self, alone: bool) -> Stream:
-        if alone or (self._session is not None and self._session.is_full):
+    def _new_stream(self, lane: Lane) -> Stream:
+        session = self._sessions.get(lane)
+        if lane is Lane.ALONE or (session is not None and session.is_full):
             call = self._stub.Call(metadata=self._metadata)
             return CallStream(call, self._tasks, self._stream_ended, self._heard)
-        if self._session is None:
+        if session is None:
             call = self._stub.Session(metadata=self._metadata)
-            self._session = Session(call, self._tasks, self._session_ended, self._heard)
-        return self._session.new_stream(self._stream_ended)
+            ended = partial(self._session_ended, lane)
+            session = self._sessions[lane] = Session(call, self._tasks, lane, ended, self._heard)
+        return session.new_stream(self._stream_ended)
 
     def _heard(self) -> None:
         if self.unanswered_since_s != 0.0:
@@ -215,11 +220,11 @@ class Replica:
             self._was_lost()
 
     def _idle_of(self, stream: Stream) -> list[Stream]:
-        return self._idle_alone if stream.is_alone else self._idle_shared
+        return self._idle[stream.lane]
 
-    def _session_ended(self, is_unknown: bool) -> None:
-        self._session = None
-        self._idle_shared.clear()  # all of them were its own
+    def _session_ended(self, lane: Lane, is_unknown: bool) -> None:
+        del self._sessions[lane]
+        self._idle[lane].clear()  # all of them were its own
         if is_unknown:
             self._carrier = "call"
             self._carrier_changed_s = time.monotonic()

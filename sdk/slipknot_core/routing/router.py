@@ -254,7 +254,7 @@ class Router:
                     return
                 exchange, _ = self._waiting.popitem(last=False)
                 replica.expect_model(wanted.multiplexed_model_id)
-                exchange.start(replica.take(alone=exchange.is_large), replica)
+                exchange.start(replica.take(exchange.lane), replica)
         finally:
             self._is_assigning = False
             self._count_waiting()

@@ -20,7 +20,7 @@ from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from ..rpc.channel import is_loss
 from ..tasks import TaskOwner
-from .stream import CANCEL_GRACE_S, Listener
+from .stream import CANCEL_GRACE_S, Lane, Listener
 
 MAX_STREAMS = 16_384
 """Of one session; what comes on top gets a gRPC stream of its own."""
@@ -70,11 +70,13 @@ class Session:
         self,
         call: Any,
         tasks: TaskOwner,
+        lane: Lane,
         on_ended: Callable[[bool], None],
         on_message: Callable[[], None] = lambda: None,
     ) -> None:
         self._call = call
         self._tasks = tasks
+        self.lane = lane
         self._on_ended = on_ended
         self._on_message = on_message
         self._streams: dict[int, SessionStream] = {}
@@ -200,9 +202,8 @@ class Session:
 class SessionStream:
     """A `Stream` of a session."""
 
-    is_alone = False
-
     def __init__(self, session: Session, stream_id: int, on_ended: Callable[["SessionStream"], None]) -> None:
+        self.lane = session.lane
         self._session = session
         self._id = stream_id
         self._on_ended = on_ended

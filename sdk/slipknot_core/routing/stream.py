@@ -7,6 +7,7 @@ the same reason, and it lives only while there is something to write.
 """
 
 import asyncio
+import enum
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -36,6 +37,17 @@ class Listener(Protocol):
         """
 
 
+class Lane(enum.Enum):
+    """What an exchange travels on."""
+
+    ALONE = "alone"
+    """A gRPC stream of its own."""
+    SHORT = "short"
+    """The session of exchanges that are soon over."""
+    LONG = "long"
+    """The session of WebSockets: thousands that send at once do not hold up a short request."""
+
+
 class Stream(Protocol):
     """The calling end of a stream. `listener` is None while it is idle in its pool."""
 
@@ -46,9 +58,7 @@ class Stream(Protocol):
     was_lost: bool
     """It ended because the replica, or the way to it, is gone."""
 
-    @property
-    def is_alone(self) -> bool:
-        """It shares its gRPC stream with no other."""
+    lane: Lane
 
     def post(self, frame: replica_pb2.CallFrame) -> None:
         """Write `frame` soon, after those posted before. A broken stream is reported to the listener."""
@@ -70,7 +80,7 @@ class Stream(Protocol):
 class CallStream:
     """The calling end of one `ReplicaService.Call`. Must be made and used on the loop of its channel."""
 
-    is_alone = True
+    lane = Lane.ALONE
 
     def __init__(
         self,
