@@ -26,6 +26,7 @@ from slipknot_core.ids import DeploymentId
 from slipknot_core.logs import access_log
 from slipknot_core.metrics import known_method
 from slipknot_core.request_context import RequestContext
+from slipknot_core.routing.exchange import CHUNK_COST_BYTES
 from slipknot_core.tracing import Span, Tracer
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
@@ -41,12 +42,6 @@ ACCEPT_AFTER_S = 0.005
 """A request that has not been answered after this is reported as accepted."""
 
 DEFAULT_REPLY_CREDIT_BYTES = 262_144
-
-CHUNK_COST_BYTES = 64
-"""What a chunk or item costs of the credit besides its data."""
-
-MESSAGE_COST_BYTES = 512
-"""What a WebSocket message costs of it besides its data."""
 
 MAX_BREATH_S = 0.0002
 """A producer that never waits leaves the loop to others after this; what it made until then goes together."""

@@ -6,9 +6,10 @@ from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
 from slipknot_core.errors import ProtocolError
+from slipknot_core.routing.exchange import CHUNK_COST_BYTES
 from slipknot_proto.v1 import replica_pb2
 
-from .exchange import CHUNK_COST_BYTES, Replica, ServerExchange, wake
+from .exchange import Replica, ServerExchange, wake
 from .server_stream import ServerStream
 from .user_code import matched_route
 

@@ -8,10 +8,11 @@ from collections import deque
 from typing import Any
 
 from slipknot_core.errors import ProtocolError
+from slipknot_core.routing.exchange import MESSAGE_COST_BYTES
 from slipknot_core.websocket_pieces import Assembly, pieces
 from slipknot_proto.v1 import replica_pb2
 
-from .exchange import MESSAGE_COST_BYTES, Replica, ServerExchange, wake
+from .exchange import Replica, ServerExchange, wake
 from .http_exchange import Message, address, flat_headers, paired_headers
 from .server_stream import ServerStream
 from .user_code import matched_route

@@ -79,7 +79,7 @@ def test_outside_a_request_the_context_is_empty() -> None:
 
 
 def test_replicas_have_ranks(serve_app: ServeApp) -> None:
-    """Also those of a new version, and the one that takes the place of another."""
+    """Those of a new version, too, though they start while the old ones still have theirs."""
 
     @serve.deployment(num_replicas=3, max_ongoing_requests=1)
     class Ranked:

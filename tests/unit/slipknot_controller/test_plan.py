@@ -130,6 +130,12 @@ class Histories(RuleBasedStateMachine):
                 self.world.reconfigured(replica.replica_id, error)
 
     @invariant()
+    def no_two_of_a_version_have_the_same_rank(self) -> None:
+        """While both stay."""
+        ranks = [(r.version, r.rank) for r in self.world.observed.replicas.values() if r.is_staying]
+        assert len(ranks) == len(set(ranks))
+
+    @invariant()
     def planning_again_finds_nothing(self) -> None:
         """Reconciling reaches a fixed point."""
         assert plan(self.world.desired, self.world.observed, self.world.now_s).actions == ()
