@@ -8,7 +8,8 @@ WORKDIR /src
 # What changes seldom comes first: the libraries, in exactly the versions that are tested.
 COPY deploy/constraints.txt pyproject.toml ./
 RUN python -m venv /opt/slipknot \
- && python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' > requirements.txt \
+ && python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+      print(*p["dependencies"], *p["optional-dependencies"]["tls"], sep="\n")' > requirements.txt \
  && /opt/slipknot/bin/pip install -r requirements.txt
 COPY LICENSE README.md ./
 COPY proto proto
@@ -33,7 +34,8 @@ ENTRYPOINT ["etcd"]
 FROM python:${PYTHON}-slim-bookworm AS slipknot
 RUN useradd --system --uid 10001 --home-dir /app --shell /usr/sbin/nologin slipknot \
  && install --directory --owner=slipknot --group=slipknot --mode=0700 \
-      /var/lib/slipknot /var/lib/slipknot/state /run/slipknot /run/slipknot/secrets
+      /var/lib/slipknot /var/lib/slipknot/state \
+      /run/slipknot /run/slipknot/secrets /run/slipknot/authority /run/slipknot/member /run/slipknot/callers
 COPY --from=build /opt/slipknot /opt/slipknot
 ENV PATH=/opt/slipknot/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app

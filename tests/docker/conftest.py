@@ -45,7 +45,7 @@ def engine() -> None:
 @pytest.fixture(scope="module")
 def small(engine: None) -> Iterator[Compose]:
     """The small form, built and up."""
-    with Compose("docker-compose.small.yml", f"sk-small-{os.getpid()}", proxies=1) as compose:
+    with Compose("docker-compose.small.yml", project=f"sk-small-{os.getpid()}", proxies=1) as compose:
         compose("build")
         compose("up", "--detach")
         yield compose
@@ -54,7 +54,7 @@ def small(engine: None) -> Iterator[Compose]:
 @pytest.fixture(scope="module")
 def full(engine: None) -> Iterator[Compose]:
     """The form without a single point of failure, built and up."""
-    with Compose("docker-compose.yml", f"sk-full-{os.getpid()}", proxies=2) as compose:
+    with Compose("docker-compose.yml", project=f"sk-full-{os.getpid()}", proxies=2) as compose:
         compose("build")
         compose("up", "--detach")
         yield compose

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.compose import Compose, docker, drop_packets, hostname_of, network_of, wait_until
+from tests.support.compose import (
+    Compose,
+    docker,
+    drop_packets,
+    health_of,
+    hostname_of,
+    network_of,
+    wait_until,
+)
 from tests.support.mixed_load import MixedLoad
 
 REPLICAS = 6
@@ -201,13 +209,9 @@ def test_every_role_may_be_told_to_end(drill: Drill) -> None:
         drill(f"{service} told to end", lambda c=container: docker("stop", "--time", "40", c), drill.is_full)  # type: ignore[misc]
         assert not drill.load.failures()
         docker("start", container)
-        wait_until(lambda c=container: is_healthy(c), f"{service} is healthy")  # type: ignore[misc]
+        wait_until(lambda c=container: health_of(c) == "healthy", f"{service} is healthy")  # type: ignore[misc]
     for container in full.containers("node"):
         drill("node told to end", lambda c=container: docker("stop", "--time", "40", c), drill.is_full)  # type: ignore[misc]
         assert not drill.load.failures()
         docker("start", container)
         wait_until(lambda c=container: hostname_of(c) in nodes_of(full), "the node is back")  # type: ignore[misc]
-
-
-def is_healthy(container: str) -> bool:
-    return docker("inspect", "--format", "{{.State.Health.Status}}", container).strip() == "healthy"

@@ -7,22 +7,12 @@ import time
 
 import httpx
 
-from tests.support.compose import Compose, docker, hostname_of, wait_until
-
-
-def answer(compose: Compose) -> list[str]:
-    """Who answered, hop by hop; empty if it does not serve yet."""
-    with contextlib.suppress(httpx.HTTPError, ValueError):
-        response = httpx.get(compose.urls[0], timeout=10)
-        if response.status_code == 200:
-            hops: list[str] = response.json()
-            return hops
-    return []
+from tests.support.compose import Compose, docker, health_of, hostname_of, wait_until
 
 
 def test_one_command_brings_up_three_hops_over_two_nodes(small: Compose, figures: list[str]) -> None:
     began_s = time.monotonic()
-    hops = wait_until(lambda: answer(small), "the demo answers")
+    hops = wait_until(lambda: small.answer(), "the demo answers")
     figures.append(f"small form: answers {time.monotonic() - began_s:.1f} s after `up --detach` returned")
     assert [hop.split(" on ")[0] for hop in hops] == ["ingress", "middle", "leaf"]
     nodes = {hostname_of(container) for container in small.containers("node")}
@@ -30,7 +20,7 @@ def test_one_command_brings_up_three_hops_over_two_nodes(small: Compose, figures
 
 
 def test_a_cancelled_request_is_seen_on_each_node(small: Compose) -> None:
-    wait_until(lambda: answer(small), "the demo answers")
+    wait_until(lambda: small.answer(), "the demo answers")
     request_id = "cancelled-by-the-test"
     with contextlib.suppress(httpx.ReadTimeout):
         httpx.get(f"{small.urls[0]}/hang", headers={"x-request-id": request_id}, timeout=1.0)
@@ -49,14 +39,11 @@ def test_a_cancelled_request_is_seen_on_each_node(small: Compose) -> None:
 
 
 def test_every_role_is_healthy_and_no_role_is_root(small: Compose) -> None:
-    wait_until(lambda: answer(small), "the demo answers")
+    wait_until(lambda: small.answer(), "the demo answers")
     containers = small.containers("controller", "proxy", "node")
     assert len(containers) == 4
 
-    def health() -> set[str]:
-        return {docker("inspect", "--format", "{{.State.Health.Status}}", c).strip() for c in containers}
-
-    wait_until(lambda: health() == {"healthy"}, "all are healthy")
+    wait_until(lambda: {health_of(c) for c in containers} == {"healthy"}, "all are healthy")
     for container in containers:
         assert docker("exec", container, "id", "-u").strip() == "10001"
         config = json.loads(docker("inspect", container))[0]
@@ -79,11 +66,11 @@ def test_another_node_is_used(small: Compose, figures: list[str]) -> None:
 
 
 def test_the_controller_may_go_and_come_back(small: Compose, figures: list[str]) -> None:
-    wait_until(lambda: answer(small), "the demo answers")
+    wait_until(lambda: small.answer(), "the demo answers")
     before = small.replicas()
     docker("kill", small.one("controller"))
     for _ in range(20):
-        assert answer(small)
+        assert small.answer()
     docker("start", small.one("controller"))
     began_s = time.monotonic()
     wait_until(lambda: small.replicas() == before, "the same replicas are known again")
@@ -94,7 +81,7 @@ def test_the_controller_may_go_and_come_back(small: Compose, figures: list[str])
 
 def test_a_token_is_needed(small: Compose) -> None:
     """The ports of the cluster are not open to whoever gets there."""
-    wait_until(lambda: answer(small), "the demo answers")
+    wait_until(lambda: small.answer(), "the demo answers")
     container = small.one("controller")
     wrong = ("-e", "SLIPKNOT_CLUSTER_TOKEN_FILE=", "-e", "SLIPKNOT_CLUSTER_TOKEN=wrong-wrong-wrong-wrong")
     asking = ("sh", "-c", "slipknot status 2>&1 || true")

@@ -1,5 +1,6 @@
 """A cluster of containers, put up by `docker compose`, and what may befall its members."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 
 from slipknot_core.rpc.channel import new_blocking_channel, token_metadata
 from slipknot_core.rpc.credentials import Credentials
@@ -42,7 +44,7 @@ def docker(*arguments: str) -> str:
 class Compose:
     """One project. Use as a context manager: it is taken down at the end, with its volumes."""
 
-    def __init__(self, file: str, project: str, *, proxies: int, demo: str = "") -> None:
+    def __init__(self, *files: str, project: str, proxies: int, demo: str = "") -> None:
         self.project = project
         self.ports = _free_ports(2 * proxies)
         self.urls = [f"http://127.0.0.1:{port}" for port in self.ports[:proxies]]
@@ -57,7 +59,7 @@ class Compose:
         self._environ = dict(zip(names, map(str, self.ports), strict=True)) | {"SLIPKNOT_LOG_LEVEL": "INFO"}
         if demo:
             self._environ["SLIPKNOT_DEMO"] = demo
-        self._file = str(ROOT / file)
+        self._files = [part for file in files for part in ("--file", str(ROOT / file))]
         self._credentials: Credentials | None = None
 
     def __enter__(self) -> "Compose":
@@ -72,7 +74,7 @@ class Compose:
 
     def __call__(self, *arguments: str) -> str:
         """Run a compose command; its output."""
-        command = ["docker", "compose", "--project-name", self.project, "--file", self._file]
+        command = ["docker", "compose", "--project-name", self.project, *self._files]
         return _checked([*command, *arguments], self._environ)
 
     def _is_down(self) -> bool:
@@ -131,6 +133,15 @@ class Compose:
                 failure = error
         raise AssertionError(f"no controller would: {failure}")
 
+    def answer(self) -> list[str]:
+        """Who of the demo answered, hop by hop; empty if it does not serve yet."""
+        with contextlib.suppress(httpx.HTTPError, ValueError):
+            response = httpx.get(self.urls[0], timeout=10)
+            if response.status_code == 200:
+                hops: list[str] = response.json()
+                return hops
+        return []
+
     def replicas(self) -> dict[str, str]:
         """Node ids by replica id, of all that run."""
         return {replica.replica_id: replica.node_id for replica in self._running()}
@@ -175,6 +186,11 @@ def network_of(container: str) -> str:
 def hostname_of(container: str) -> str:
     """Its host name, which is its node id."""
     return docker("inspect", "--format", "{{.Config.Hostname}}", container).strip()
+
+
+def health_of(container: str) -> str:
+    """What its health check says: "starting", "healthy" or "unhealthy"."""
+    return docker("inspect", "--format", "{{.State.Health.Status}}", container).strip()
 
 
 def drop_packets(container: str, *, is_on: bool = True) -> None:
