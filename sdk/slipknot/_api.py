@@ -179,7 +179,10 @@ def status() -> "ServeStatus":
 
 
 def shutdown() -> None:
-    """Delete all applications, and end the cluster if this process started it. Twice is fine."""
+    """Delete all applications, and end the cluster if this process started it. Twice is fine.
+
+    A `slipknot.testing.Cluster` that is open loses its applications only: it stays this process's cluster.
+    """
     global _local
     local_testing = _local_testing_module()
     if local_testing is not None:
@@ -191,7 +194,8 @@ def shutdown() -> None:
             return
         if local is None:
             connection.run(_control.delete_all(connection))
-        _connection.disconnect()
+        if connection.is_own:
+            _connection.disconnect()
         if local is not None:
             local.stop()
 

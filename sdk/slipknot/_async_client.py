@@ -1,13 +1,14 @@
 """`slipknot.AsyncClient`: as `Client`, for asyncio. Belongs to the loop it is first used on."""
 
+import asyncio
 import weakref
 from collections.abc import AsyncIterator, Generator, Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 import grpc.aio
 
+from slipknot_core.errors import RequestCancelledError
 from slipknot_core.rpc.channel import new_channel
 from slipknot_core.rpc.credentials import Credentials
 from slipknot_proto.v1 import gateway_pb2, gateway_pb2_grpc
@@ -16,11 +17,13 @@ from ._client_messages import (
     HttpResponse,
     Target,
     check_encoding,
+    checked_timeout,
     gateway_credentials,
     http_request,
     http_response,
     read_headers,
     read_value,
+    refuse_closed,
     to_error,
 )
 
@@ -49,7 +52,8 @@ class AsyncClient:
     ) -> None:
         self.address = address
         self._credentials = gateway_credentials(address, credentials)
-        self._timeout_s = timeout_s
+        self._is_closed = False
+        self._timeout_s = checked_timeout(timeout_s)
         self._encoding = check_encoding(encoding)
         self._channel: grpc.aio.Channel | None = None
         self._calls: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -67,6 +71,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Cancel what runs and disconnect; calling it twice is fine."""
+        self._is_closed = True
         for call in list(self._calls):
             call.cancel()
         if self._channel is not None:
@@ -126,6 +131,8 @@ class AsyncClient:
 
     @property
     def _stub(self) -> Any:
+        if self._is_closed:
+            refuse_closed(self.address)
         if self._channel is None:
             self._channel = new_channel(self.address, self._credentials)
         return gateway_pb2_grpc.GatewayServiceStub(self._channel)
@@ -143,7 +150,7 @@ class AsyncClient:
         return AsyncClientResponse(call, self.address)
 
     def _timeout(self, timeout_s: float | None) -> float | None:
-        return self._timeout_s if timeout_s is None else timeout_s
+        return self._timeout_s if timeout_s is None else checked_timeout(timeout_s)
 
 
 class AsyncClientHandle:
@@ -162,14 +169,20 @@ class AsyncClientHandle:
         return self.options(method_name=name)
 
     def options(self, **options: Any) -> "AsyncClientHandle":
-        """The same handle with `method_name`, `stream`, `multiplexed_model_id` or `timeout_s` changed."""
-        return AsyncClientHandle(self._client, replace(self._target, **options))
+        """The same handle with `method_name`, `stream`, `multiplexed_model_id` or `timeout_s` changed.
+
+        Raises:
+            TypeError: There is no such option, or its value is of the wrong type.
+            ValueError: `timeout_s` is negative.
+        """
+        return AsyncClientHandle(self._client, self._target.changed(options))
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Begin the call; returns an `AsyncClientResponse`, or an `AsyncClientStream` with `stream=True`.
 
         Raises:
             SerializationError: An argument cannot travel; names it.
+            SlipknotServeException: The client is closed.
         """
         return self._client._begin(self._target, args, kwargs)
 
@@ -180,7 +193,17 @@ class AsyncClientResponse:
     def __init__(self, call: Any, address: str) -> None:
         self._call, self._address = call, address
 
+    def __repr__(self) -> str:
+        state = "cancelled" if self.cancelled() else "done" if self.done() else "pending"
+        return f"<AsyncClientResponse of {self._address}: {state}>"
+
     def __await__(self) -> Generator[Any, None, Any]:
+        """Wait for the result.
+
+        Raises:
+            RequestCancelledError: It was cancelled by `cancel()`, or with the client.
+            Exception: What the handler raised.
+        """
         return self._value().__await__()
 
     def cancel(self) -> None:
@@ -190,6 +213,10 @@ class AsyncClientResponse:
     def cancelled(self) -> bool:
         """It was cancelled from here."""
         return bool(self._call.cancelled())
+
+    def done(self) -> bool:
+        """There is a result, or never will be."""
+        return bool(self._call.done())
 
     async def _value(self) -> Any:
         response = await _answer(self._call, self._address)
@@ -204,7 +231,17 @@ class AsyncClientStream:
         self._items = self._read()
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        return self._items
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next item.
+
+        Raises:
+            StopAsyncIteration: There are no more.
+            RequestCancelledError: It was cancelled by `cancel()`, or with the client.
+            Exception: What the handler raised.
+        """
+        return await anext(self._items)
 
     def cancel(self) -> None:
         """Cancel what runs for this call; once it is done a no-op."""
@@ -257,6 +294,9 @@ class AsyncHttpStream:
 async def _answer(call: Any, address: str) -> Any:
     try:
         return await call
+    except asyncio.CancelledError:
+        _tell_whose_cancellation(call)
+        raise
     except grpc.aio.AioRpcError as error:
         raise to_error(error, address) from None
 
@@ -265,5 +305,15 @@ async def _messages(call: Any, address: str) -> AsyncIterator[Any]:
     try:
         async for message in call:
             yield message
+    except asyncio.CancelledError:
+        _tell_whose_cancellation(call)
+        raise
     except grpc.aio.AioRpcError as error:
         raise to_error(error, address) from None
+
+
+def _tell_whose_cancellation(call: Any) -> None:
+    """gRPC raises CancelledError also where the call was cancelled, not the task that waits for it."""
+    task = asyncio.current_task()
+    if call.cancelled() and (task is None or task.cancelling() == 0):
+        raise RequestCancelledError("the call was cancelled") from None

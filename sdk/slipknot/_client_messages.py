@@ -3,8 +3,9 @@
 import builtins
 import json as json_module
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from types import NoneType
+from typing import Any, NoReturn
 
 import grpc
 
@@ -26,6 +27,14 @@ from slipknot_proto.v1 import gateway_pb2
 from slipknot_proto.v1.payload_pb2 import ErrorInfo, Payload
 
 ENCODINGS = ("msgpack", "json")
+
+OPTION_TYPES: dict[str, type | tuple[type, ...]] = {
+    "method_name": str,
+    "stream": bool,
+    "multiplexed_model_id": str,
+    "timeout_s": (int, float, NoneType),
+}
+"""What `options` of a client's handle changes."""
 
 
 class RemoteError(SlipknotServeException):
@@ -58,6 +67,17 @@ class Target:
     multiplexed_model_id: str = ""
     timeout_s: float | None = None
     encoding: str = "msgpack"
+
+    def changed(self, options: Mapping[str, Any]) -> "Target":
+        """The same with other options; raises TypeError or ValueError for one that is wrong."""
+        for name, value in options.items():
+            if name not in OPTION_TYPES:
+                raise TypeError(f"there is no option {name!r}; the options are {', '.join(OPTION_TYPES)}")
+            if not isinstance(value, OPTION_TYPES[name]):
+                raise TypeError(f"{name} must not be of type {type(value).__name__}: {value!r}")
+        return replace(
+            self, **{**options, "timeout_s": checked_timeout(options.get("timeout_s", self.timeout_s))}
+        )
 
     def message(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> gateway_pb2.MethodTarget:
         """The target with arguments; raises SerializationError, which names the one that cannot travel."""
@@ -99,6 +119,18 @@ class HttpResponse:
     def json(self) -> Any:
         """The body as JSON; raises ValueError if it is none."""
         return json_module.loads(self.content)
+
+
+def checked_timeout(timeout_s: float | None) -> float | None:
+    """Return `timeout_s`; raises ValueError if it is negative."""
+    if timeout_s is not None and timeout_s < 0:
+        raise ValueError(f"timeout_s must not be negative, got {timeout_s}")
+    return timeout_s
+
+
+def refuse_closed(address: str) -> NoReturn:
+    """Say that the client is closed."""
+    raise SlipknotServeException(f"the client of {address} is closed; make a new one")
 
 
 def check_encoding(encoding: str) -> str:

@@ -93,6 +93,11 @@ class Connection:
         return self._allow_pickle and not self.dispatcher.snapshot.refuse_pickle
 
     @property
+    def is_own(self) -> bool:
+        """This process made it for itself; otherwise whoever started its loop says when it ends."""
+        return self._thread is not None
+
+    @property
     def is_on_loop(self) -> bool:
         """The calling code runs on the connection's loop."""
         return asyncio._get_running_loop() is self.loop
@@ -259,6 +264,11 @@ def disconnect() -> None:
     connection = install(None)
     if connection is not None:
         connection.close()
+
+
+def installed() -> Connection | None:
+    """The process's own connection, whatever replica the calling code runs in."""
+    return _process_connection
 
 
 def install(connection: Connection | None) -> Connection | None:

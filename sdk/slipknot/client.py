@@ -15,7 +15,6 @@ the `with` block cancel what runs in the cluster.
 
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -31,11 +30,13 @@ from ._client_messages import (
     RemoteError,
     Target,
     check_encoding,
+    checked_timeout,
     gateway_credentials,
     http_request,
     http_response,
     read_headers,
     read_value,
+    refuse_closed,
     to_error,
 )
 
@@ -75,12 +76,13 @@ class Client:
         credentials: Credentials | None = None,
     ) -> None:
         self.address = address
-        self._timeout_s = timeout_s
+        self._timeout_s = checked_timeout(timeout_s)
         self._encoding = check_encoding(encoding)
         credentials = gateway_credentials(address, credentials)
         self._metadata = token_metadata(credentials)
+        self._is_closed = False
         self._channel = new_blocking_channel(address, credentials)
-        self._stub = gateway_pb2_grpc.GatewayServiceStub(self._channel)
+        self._open_stub = gateway_pb2_grpc.GatewayServiceStub(self._channel)
         self._calls: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __repr__(self) -> str:
@@ -96,6 +98,7 @@ class Client:
 
     def close(self) -> None:
         """Cancel what runs and disconnect; calling it twice is fine."""
+        self._is_closed = True
         for call in list(self._calls):
             call.cancel()
         self._channel.close()
@@ -167,6 +170,12 @@ class Client:
         )
         return list(_result(call, None, self.address).application_names)
 
+    @property
+    def _stub(self) -> Any:
+        if self._is_closed:
+            refuse_closed(self.address)
+        return self._open_stub
+
     def _begin(self, target: Target, args: Any, kwargs: Any) -> "ClientResponse | ClientStream":
         message = target.message(args, kwargs)
         if target.stream:
@@ -184,7 +193,7 @@ class Client:
         return ClientResponse(call, self.address)
 
     def _timeout(self, timeout_s: float | None) -> float | None:
-        return self._timeout_s if timeout_s is None else timeout_s
+        return self._timeout_s if timeout_s is None else checked_timeout(timeout_s)
 
 
 class ClientHandle:
@@ -203,14 +212,20 @@ class ClientHandle:
         return self.options(method_name=name)
 
     def options(self, **options: Any) -> "ClientHandle":
-        """The same handle with `method_name`, `stream`, `multiplexed_model_id` or `timeout_s` changed."""
-        return ClientHandle(self._client, replace(self._target, **options))
+        """The same handle with `method_name`, `stream`, `multiplexed_model_id` or `timeout_s` changed.
+
+        Raises:
+            TypeError: There is no such option, or its value is of the wrong type.
+            ValueError: `timeout_s` is negative.
+        """
+        return ClientHandle(self._client, self._target.changed(options))
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Begin the call; returns a `ClientResponse`, or a `ClientStream` with `stream=True`.
 
         Raises:
             SerializationError: An argument cannot travel; names it.
+            SlipknotServeException: The client is closed.
         """
         return self._client._begin(self._target, args, kwargs)
 
@@ -221,15 +236,20 @@ class ClientResponse:
     def __init__(self, call: Any, address: str) -> None:
         self._call, self._address = call, address
 
+    def __repr__(self) -> str:
+        state = "cancelled" if self.cancelled() else "done" if self.done() else "pending"
+        return f"<ClientResponse of {self._address}: {state}>"
+
     def result(self, timeout_s: float | None = None) -> Any:
         """Wait for the result; may be asked again.
 
         Raises:
             TimeoutError: It is not there after `timeout_s`; the call goes on.
             RequestCancelledError: The call was cancelled.
+            ValueError: `timeout_s` is negative.
             Exception: What the handler raised.
         """
-        response = _result(self._call, timeout_s, self._address)
+        response = _result(self._call, checked_timeout(timeout_s), self._address)
         return read_value(response.result, response.result_json)
 
     def cancel(self) -> None:

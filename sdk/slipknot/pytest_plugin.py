@@ -86,8 +86,12 @@ def serve_app_module(slipknot_cluster: "Cluster") -> Iterator[ServeApp]:
 @contextmanager
 def _deploying(cluster: "Cluster") -> Iterator[ServeApp]:
     running: list[RunningApp] = []
+    names: set[str] = set()
 
     def deploy(target: "Application", *, name: str = "default", route_prefix: str | None = "/") -> RunningApp:
+        names.add(
+            name
+        )  # also if it fails: what failed to deploy is there, and would be seen by the next test
         handle = cluster.run(target, name=name, route_prefix=route_prefix)
         prefix = (route_prefix or "/").rstrip("/")
         app = RunningApp(name, handle, cluster.url + prefix, cluster.websocket_url + prefix)
@@ -99,5 +103,5 @@ def _deploying(cluster: "Cluster") -> Iterator[ServeApp]:
     finally:
         for app in running:
             app.close()
-        for name in {app.name for app in running}:
+        for name in names:
             cluster.delete(name)

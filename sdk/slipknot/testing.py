@@ -106,7 +106,9 @@ class Cluster:
         return self._running.controller_address
 
     def start(self) -> None:
-        """Start all roles."""
+        """Start all roles; while it runs a no-op."""
+        if self._roles is not None:
+            return
         from ._in_process import Roles
 
         self._runtime_dir = RuntimeDir.create()
@@ -129,7 +131,7 @@ class Cluster:
         roles, self._roles = self._roles, None
         if roles is not None:
             if roles.has_connection:
-                _connection.install(self._before)
+                self._hand_back(roles.connection)
             self._call(roles.stop())
         if self._loop is not None and self._thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -181,6 +183,12 @@ class Cluster:
         if self._roles is None:
             raise RuntimeError("the cluster is not running; use `with Cluster() as cluster:`")
         return self._roles
+
+    def _hand_back(self, own: _connection.Connection) -> None:
+        """What was this process's cluster before is it again, unless one opened later is, or it has ended."""
+        before, self._before = self._before, None
+        if _connection.installed() is own:
+            _connection.install(None if before is None or before.is_closed else before)
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         assert self._loop is not None

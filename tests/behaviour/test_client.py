@@ -209,3 +209,73 @@ def test_async_client(
 
 async def _awaited(response: Any) -> Any:
     return await response
+
+
+def test_options_are_checked(client: slipknot.Client) -> None:
+    for handle in (client.get_app_handle(), slipknot.AsyncClient(client.address).get_app_handle()):
+        with pytest.raises(TypeError, match="no option 'timeout'; the options are method_name"):
+            handle.options(timeout=1)
+        with pytest.raises(TypeError, match="method_name"):
+            handle.options(method_name=3)
+        with pytest.raises(TypeError, match="stream"):
+            handle.options(stream="yes")
+        with pytest.raises(ValueError, match="negative"):
+            handle.options(timeout_s=-1)
+    with pytest.raises(ValueError, match="negative"):
+        client.request("GET", "/", timeout_s=-1)
+
+
+def test_a_closed_client_says_so(serve_app: ServeApp, cluster: RunningCluster) -> None:
+    serve_app(Model.bind())
+    client = slipknot.Client(cluster.gateway_address)
+    model = client.get_app_handle()
+    assert model.echo.remote(1).result() == [[1], {}]
+    client.close()
+    for use in (model.echo.remote, model.options(stream=True).count.remote, client.applications):
+        with pytest.raises(SlipknotServeException, match="is closed"):
+            use()
+
+    async def use_async() -> None:
+        async_client = slipknot.AsyncClient(cluster.gateway_address)
+        async_model = async_client.get_app_handle()
+        assert await async_model.echo.remote(1) == [[1], {}]
+        await async_client.close()
+        with pytest.raises(SlipknotServeException, match="is closed"):
+            await async_model.echo.remote(1)
+        with pytest.raises(SlipknotServeException, match="is closed"):
+            await async_client.applications()
+
+    asyncio.run(use_async())
+
+
+def test_cancel_of_the_async_client(
+    serve_app: ServeApp, cluster: RunningCluster, journal: Journal, make_gate: Callable[..., Gate]
+) -> None:
+    """What was cancelled by `cancel()` raises RequestCancelledError, as elsewhere; not CancelledError."""
+    serve_app(Model.bind(journal.pen, make_gate()))
+
+    async def use() -> None:
+        async with slipknot.AsyncClient(cluster.gateway_address) as client:
+            model = client.get_app_handle()
+            response = model.hang.remote()
+            await journal.wait_for_async("started")
+            waiting = asyncio.ensure_future(_awaited(response))
+            await asyncio.sleep(0)
+            assert "pending" in repr(response)
+            response.cancel()
+            for _ in range(2):
+                with pytest.raises(RequestCancelledError):
+                    await response
+            with pytest.raises(RequestCancelledError):
+                await waiting
+            assert response.cancelled()
+            assert "cancelled" in repr(response)
+            await journal.wait_for_async("cancelled")
+            stream = model.options(stream=True).count.remote(10**9)
+            assert [await anext(stream), await anext(stream)] == [0, 1]
+            stream.cancel()
+            with pytest.raises(RequestCancelledError):
+                async for _ in stream:
+                    pass
+
+    asyncio.run(use())
