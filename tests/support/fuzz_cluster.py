@@ -125,21 +125,21 @@ def fuzz(cluster: TcpCluster, trace: Path, *, frames: int, seed: int) -> Finding
     """
     bomb = pickle.dumps(Bomb(str(trace)))
     makers = FrameFuzz(seed, call_seeds(cluster.credentials.token, bomb))
-    before, members = _memory(cluster), _members()
+    memory, there = _memory(cluster), members()
     findings = Findings()
-    targets = _targets(cluster)
+    ports = targets(cluster)
     while findings.frames < frames:
-        address, is_http1 = targets[findings.connections % len(targets)]
+        address, is_http1 = ports[findings.connections % len(ports)]
         data, count = makers.http1() if is_http1 else makers.http2()
-        _throw(address, data)
+        throw_at(address, data)
         findings.frames += count
         findings.connections += 1
         if findings.connections % CHECK_EVERY == 0:
             _check(cluster, trace)
     _check(cluster, trace)
-    wait_until(lambda: _members() == members)
+    wait_until(lambda: members() == there)
     after = _memory(cluster)
-    findings.growth_bytes = {name: after[name] - size for name, size in before.items()}
+    findings.growth_bytes = {name: after[name] - size for name, size in memory.items()}
     return findings
 
 
@@ -153,7 +153,7 @@ def _call_request(arguments: payload_pb2.Payload) -> replica_pb2.CallRequest:
     return replica_pb2.CallRequest(frames=[replica_pb2.CallFrame(open=open_)])
 
 
-def _targets(cluster: TcpCluster) -> list[tuple[str, bool]]:
+def targets(cluster: TcpCluster) -> list[tuple[str, bool]]:
     """Addresses of all ports, and whether they speak HTTP/1."""
     _, http, gateway = cluster.proxies[0].ready_line.split()
     return [(cluster.address, False), (_replica().address, False), (gateway, False), (http, True)]
@@ -163,7 +163,8 @@ def _replica() -> Any:
     return application().deployments[0].replicas[0]
 
 
-def _members() -> tuple[Any, ...]:
+def members() -> tuple[Any, ...]:
+    """Who is there, by name and process."""
     status = cluster_status()
     return (
         status.epoch,
@@ -184,24 +185,26 @@ def _memory(cluster: TcpCluster) -> dict[str, int]:
     return {name: psutil.Process(pid).memory_info().rss for name, pid in pids.items()}
 
 
-def _throw(address: str, data: bytes) -> None:
+def throw_at(address: str, data: bytes) -> None:
     """A server that begins anew may need a moment."""
     deadline_s = time.monotonic() + WAIT_S
     while True:
         try:
             throw(address, data)
             return
-        except ConnectionRefusedError:
+        except ConnectionError:
             assert time.monotonic() < deadline_s, f"nobody listens at {address} any more"
             time.sleep(0.01)
 
 
+def well(cluster: TcpCluster) -> bool:
+    """The application answers, perhaps after a moment."""
+    return wait_until(lambda: httpx.get(cluster.url, timeout=WAIT_S).text == "well")
+
+
 def _check(cluster: TcpCluster, trace: Path) -> None:
     assert not trace.exists(), "a stranger's pickle was read"
-    deadline_s = time.monotonic() + WAIT_S
-    while (answer := httpx.get(cluster.url, timeout=WAIT_S)).text != "well":
-        assert time.monotonic() < deadline_s, answer
-        time.sleep(0.01)
+    well(cluster)
 
 
 def main() -> None:
@@ -218,8 +221,12 @@ def main() -> None:
         began_s = time.monotonic()
         findings = fuzz(cluster, trace, frames=given.frames, seed=given.seed)
         seconds = time.monotonic() - began_s
+        replaced = sum(log.read_text().count("server_replaced") for log in Path(directory).rglob("*.log"))
     growth = ", ".join(f"{name} {size / 2**20:+.1f} MiB" for name, size in findings.growth_bytes.items())
-    print(f"{findings.frames} frames on {findings.connections} connections in {seconds:.0f} s; {growth}")  # noqa: T201
+    print(  # noqa: T201
+        f"{findings.frames} frames on {findings.connections} connections in {seconds:.0f} s; {growth}; "
+        f"{replaced} servers replaced"
+    )
 
 
 if __name__ == "__main__":

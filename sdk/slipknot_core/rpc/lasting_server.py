@@ -20,11 +20,11 @@ from ..tasks import TaskOwner
 
 logger = logging.getLogger("slipknot.serve")
 
-MAX_REVIVALS = 256
-"""The fallen ones are kept, since freeing one is not safe; a process with so many of them ends in order, for
-whoever started it to start it anew."""
+MAX_REVIVALS = 10_000
+"""The fallen ones are kept, since freeing one is not safe, at 5 KiB each; a process with so many of them ends
+in order, for whoever started it to start it anew."""
 
-REBIND_TRIES = 100
+REBIND_TRIES = 500
 REBIND_PAUSE_S = 0.02
 
 _starting: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]" = WeakKeyDictionary()
@@ -54,8 +54,11 @@ class LastingServer:
         self._apply(lambda server: server.add_generic_rpc_handlers(handlers))
 
     def add_registered_method_handlers(self, service_name: str, handlers: Any) -> None:
-        """As `grpc.aio.Server.add_registered_method_handlers`."""
-        self._apply(lambda server: server.add_registered_method_handlers(service_name, handlers))
+        """Registers nothing: the generic handlers, which generated code adds as well, take all calls.
+
+        For each registered method grpc.aio waits for its next call at a place in memory that it frees when
+        its accepting loop ends; gRPC writes to it nevertheless, and the process dies of that.
+        """
 
     def add_insecure_port(self, address: str) -> int:
         """As `grpc.aio.Server.add_insecure_port`."""
