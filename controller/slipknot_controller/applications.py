@@ -226,7 +226,11 @@ class Applications:
                 if isinstance(outcome, str):
                     raise ValueError(outcome)
                 spec = replace(
-                    outcome, name=record.name, route_prefix=build.route_prefix, import_source=build.source
+                    outcome,
+                    name=record.name,
+                    route_prefix=build.route_prefix,
+                    import_source=build.source,
+                    autoscaling_policy=build.autoscaling_policy,
                 )
                 checked = checked_application(spec, record.generation)
             except ValueError as error:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slipknot_core.archive import is_digest
+from slipknot_core.autoscaling_spec import PolicySpec
 from slipknot_core.spec import ImportSource
 
 from .desired import Build
@@ -62,7 +63,19 @@ def _read_application(application: Any, where: str) -> tuple[str, Build]:
     overrides = application.get("deployments") or []
     if not isinstance(overrides, list):
         raise ValueError(f"{where}.deployments: a list is required")
-    return name, Build(source, prefix or None, json.dumps(overrides))
+    policy = _policy(application, where)
+    return name, Build(source, prefix or None, json.dumps(overrides), autoscaling_policy=policy)
+
+
+def _policy(application: Mapping[str, Any], where: str) -> PolicySpec | None:
+    policy = _mapping(application, "autoscaling_policy", where)
+    if not policy:
+        return None
+    where = f"{where}.autoscaling_policy"
+    function = policy.get("policy_function")
+    if not isinstance(function, str) or not function:
+        raise ValueError(f"{where}.policy_function: text of the form 'module:function' is required")
+    return PolicySpec(function, _mapping(policy, "policy_kwargs", where))
 
 
 def _archive(environment: Mapping[str, Any], where: str) -> str:

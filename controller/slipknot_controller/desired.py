@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from slipknot_core.autoscaling_spec import PolicySpec
 from slipknot_core.ids import DeploymentId
 from slipknot_core.spec import ApplicationSpec, DeploymentSpec, ImportSource
 from slipknot_proto.v1 import spec_pb2
@@ -49,6 +50,8 @@ class Build:
     """Option overrides by deployment, as in the config file."""
     error: str = ""
     """The traceback, once the build has failed."""
+    autoscaling_policy: PolicySpec | None = None
+    """Of the application, as in the config file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,4 +220,9 @@ def options_hash(spec: DeploymentSpec) -> str:
 def _build(fields: Mapping[str, Any] | None) -> Build | None:
     if fields is None:
         return None
-    return Build(**{**fields, "source": ImportSource(**fields["source"])})
+    policy = fields.get("autoscaling_policy")
+    built = {
+        "source": ImportSource(**fields["source"]),
+        "autoscaling_policy": PolicySpec(**policy) if policy else None,
+    }
+    return Build(**{**fields, **built})

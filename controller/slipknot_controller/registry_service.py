@@ -265,6 +265,7 @@ def _command_message(command: Command) -> registry_pb2.JoinNodeResponse:
                 source=call.source.to_proto(),
                 python_path=call.python_path,
                 timeout_s=call.timeout_s,
+                for_application=call.for_application,
             )
             return registry_pb2.JoinNodeResponse(evaluate_policy=evaluate)
         case BuildCommand(build_id, name, build, timeout_s):

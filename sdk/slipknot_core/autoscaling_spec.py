@@ -8,6 +8,27 @@ from typing import Any
 from slipknot_proto.v1 import spec_pb2
 
 
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """A function of the user's that decides on numbers of replicas."""
+
+    policy_function: str
+    """Import path."""
+    policy_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_proto(cls, message: spec_pb2.AutoscalingPolicy) -> "PolicySpec":
+        """Read the message."""
+        kwargs_json = message.policy_kwargs_json
+        return cls(message.policy_function, json.loads(kwargs_json) if kwargs_json else {})
+
+    def to_proto(self) -> spec_pb2.AutoscalingPolicy:
+        """Write the message."""
+        return spec_pb2.AutoscalingPolicy(
+            policy_function=self.policy_function, policy_kwargs_json=json.dumps(dict(self.policy_kwargs))
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoscalingSpec:
     """Bounds, target and timing. Units and meaning as in `AutoscalingSpec` of spec.proto."""

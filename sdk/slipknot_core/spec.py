@@ -10,7 +10,7 @@ from typing import Any
 
 from slipknot_proto.v1 import spec_pb2
 
-from .autoscaling_spec import AutoscalingSpec
+from .autoscaling_spec import AutoscalingSpec, PolicySpec
 from .ids import DeploymentId
 from .resources import PlacementStrategy, Resources
 
@@ -190,6 +190,8 @@ class ApplicationSpec:
     route_prefix: str | None = "/"
     import_source: ImportSource | None = None
     docs_path: str = ""
+    autoscaling_policy: PolicySpec | None = None
+    """Decides for all deployments that have `autoscaling`; None: each decides for itself."""
 
     @classmethod
     def from_proto(cls, message: spec_pb2.ApplicationSpec) -> "ApplicationSpec":
@@ -202,6 +204,9 @@ class ApplicationSpec:
             route_prefix=message.route_prefix or None,
             import_source=ImportSource.from_proto(message.import_source) if has_source else None,
             docs_path=message.docs_path,
+            autoscaling_policy=PolicySpec.from_proto(message.autoscaling_policy)
+            if message.HasField("autoscaling_policy")
+            else None,
         )
 
     def to_proto(self) -> spec_pb2.ApplicationSpec:
@@ -213,6 +218,7 @@ class ApplicationSpec:
             deployments=[d.to_proto() for d in self.deployments],
             import_source=self.import_source.to_proto() if self.import_source else None,
             docs_path=self.docs_path,
+            autoscaling_policy=self.autoscaling_policy.to_proto() if self.autoscaling_policy else None,
         )
 
     def deployment_ids(self) -> list[DeploymentId]:

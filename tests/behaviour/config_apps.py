@@ -50,3 +50,18 @@ class StartsSlowly(Says.func_or_class):  # type: ignore[name-defined]
 def slow(args: dict[str, str]) -> serve.Application:
     """The builder of one that takes its time."""
     return StartsSlowly.bind(args["text"])
+
+
+@serve.deployment
+class Front:
+    """Calls another deployment."""
+
+    def __init__(self, back: Any) -> None:
+        self._back = back
+
+    async def __call__(self) -> Any:
+        """What that one says."""
+        return await self._back.remote()
+
+
+pair = Front.bind(Says.bind("behind"))

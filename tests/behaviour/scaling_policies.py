@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from slipknot.serve.config import AutoscalingContext
+from slipknot.serve.config import AutoscalingContext, DeploymentID
 
 
 def one_more(context: AutoscalingContext, *, up_to: int) -> tuple[int, dict[str, Any]]:
@@ -17,3 +17,21 @@ def one_more(context: AutoscalingContext, *, up_to: int) -> tuple[int, dict[str,
 def broken(_context: AutoscalingContext) -> int:
     """Raises."""
     return 1 // 0
+
+
+def two_in_front_of_each(
+    contexts: dict[DeploymentID, AutoscalingContext], *, behind: int
+) -> tuple[dict[DeploymentID, int], dict[DeploymentID, Any]]:
+    """As many of one as it is told, once it has been asked before, and one more of the other."""
+    by_name = {deployment.name: deployment for deployment in contexts}
+    assert sorted(by_name) == ["Front", "Says"]
+    back = contexts[by_name["Says"]]
+    assert back.config is not None and back.config.max_replicas == back.capacity_adjusted_max_replicas == 4
+    asked = back.policy_state.get("asked", 0)
+    number = behind if asked else 1
+    return {by_name["Says"]: number, by_name["Front"]: number + 1}, {by_name["Says"]: {"asked": asked + 1}}
+
+
+def of_a_stranger(contexts: dict[DeploymentID, AutoscalingContext]) -> dict[DeploymentID, int]:
+    """Decides on what is not there."""
+    return {DeploymentID("Nobody"): len(contexts)}

@@ -28,11 +28,13 @@ def test_frames_of_strangers_do_no_harm(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(60)
 def test_a_path_that_is_no_text_does_not_end_the_process() -> None:
-    """It ends grpc.aio's server. What is under way, and what waits for its next call, are not freed under gRPC."""
+    """It ends grpc.aio's server. What waits for its next call is not freed under gRPC."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.odd_paths", "30"], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (0, "30 servers fell, and the calls went on\n"), done.stderr[-4000:]
+    assert (done.returncode, done.stdout) == (0, "30 servers fell, and the calls went on\n"), done.stderr[
+        -4000:
+    ]
 
 
 def test_the_same_seed_gives_the_same_frames() -> None:

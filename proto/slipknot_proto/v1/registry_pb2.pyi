@@ -325,7 +325,7 @@ class BuildApplication(_message.Message):
     def __init__(self, build_id: _Optional[str] = ..., name: _Optional[str] = ..., route_prefix: _Optional[str] = ..., has_route_prefix: _Optional[bool] = ..., source: _Optional[_Union[_spec_pb2.ImportSource, _Mapping]] = ..., overrides_json: _Optional[str] = ..., timeout_s: _Optional[float] = ...) -> None: ...
 
 class EvaluatePolicy(_message.Message):
-    __slots__ = ("evaluation_id", "policy_function", "kwargs_json", "context_json", "source", "python_path", "timeout_s")
+    __slots__ = ("evaluation_id", "policy_function", "kwargs_json", "context_json", "source", "python_path", "timeout_s", "for_application")
     EVALUATION_ID_FIELD_NUMBER: _ClassVar[int]
     POLICY_FUNCTION_FIELD_NUMBER: _ClassVar[int]
     KWARGS_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -333,6 +333,7 @@ class EvaluatePolicy(_message.Message):
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     PYTHON_PATH_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    FOR_APPLICATION_FIELD_NUMBER: _ClassVar[int]
     evaluation_id: str
     policy_function: str
     kwargs_json: str
@@ -340,7 +341,8 @@ class EvaluatePolicy(_message.Message):
     source: _spec_pb2.ImportSource
     python_path: _containers.RepeatedScalarFieldContainer[str]
     timeout_s: float
-    def __init__(self, evaluation_id: _Optional[str] = ..., policy_function: _Optional[str] = ..., kwargs_json: _Optional[str] = ..., context_json: _Optional[str] = ..., source: _Optional[_Union[_spec_pb2.ImportSource, _Mapping]] = ..., python_path: _Optional[_Iterable[str]] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+    for_application: bool
+    def __init__(self, evaluation_id: _Optional[str] = ..., policy_function: _Optional[str] = ..., kwargs_json: _Optional[str] = ..., context_json: _Optional[str] = ..., source: _Optional[_Union[_spec_pb2.ImportSource, _Mapping]] = ..., python_path: _Optional[_Iterable[str]] = ..., timeout_s: _Optional[float] = ..., for_application: _Optional[bool] = ...) -> None: ...
 
 class PolicyResult(_message.Message):
     __slots__ = ("evaluation_id", "result_json", "error")

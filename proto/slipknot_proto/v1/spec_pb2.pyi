@@ -17,20 +17,30 @@ PLACEMENT_STRATEGY_SPREAD: PlacementStrategy
 PLACEMENT_STRATEGY_PACK: PlacementStrategy
 
 class ApplicationSpec(_message.Message):
-    __slots__ = ("name", "route_prefix", "ingress_deployment", "deployments", "import_source", "docs_path")
+    __slots__ = ("name", "route_prefix", "ingress_deployment", "deployments", "import_source", "docs_path", "autoscaling_policy")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ROUTE_PREFIX_FIELD_NUMBER: _ClassVar[int]
     INGRESS_DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENTS_FIELD_NUMBER: _ClassVar[int]
     IMPORT_SOURCE_FIELD_NUMBER: _ClassVar[int]
     DOCS_PATH_FIELD_NUMBER: _ClassVar[int]
+    AUTOSCALING_POLICY_FIELD_NUMBER: _ClassVar[int]
     name: str
     route_prefix: str
     ingress_deployment: str
     deployments: _containers.RepeatedCompositeFieldContainer[DeploymentSpec]
     import_source: ImportSource
     docs_path: str
-    def __init__(self, name: _Optional[str] = ..., route_prefix: _Optional[str] = ..., ingress_deployment: _Optional[str] = ..., deployments: _Optional[_Iterable[_Union[DeploymentSpec, _Mapping]]] = ..., import_source: _Optional[_Union[ImportSource, _Mapping]] = ..., docs_path: _Optional[str] = ...) -> None: ...
+    autoscaling_policy: AutoscalingPolicy
+    def __init__(self, name: _Optional[str] = ..., route_prefix: _Optional[str] = ..., ingress_deployment: _Optional[str] = ..., deployments: _Optional[_Iterable[_Union[DeploymentSpec, _Mapping]]] = ..., import_source: _Optional[_Union[ImportSource, _Mapping]] = ..., docs_path: _Optional[str] = ..., autoscaling_policy: _Optional[_Union[AutoscalingPolicy, _Mapping]] = ...) -> None: ...
+
+class AutoscalingPolicy(_message.Message):
+    __slots__ = ("policy_function", "policy_kwargs_json")
+    POLICY_FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    POLICY_KWARGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    policy_function: str
+    policy_kwargs_json: str
+    def __init__(self, policy_function: _Optional[str] = ..., policy_kwargs_json: _Optional[str] = ...) -> None: ...
 
 class ImportSource(_message.Message):
     __slots__ = ("import_path", "args_json", "working_dir", "env_vars", "archive")

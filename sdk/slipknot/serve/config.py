@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from .._import_path import split_import_path
 from .._names import checked_route_prefix
-from ._autoscaling import AutoscalingContext
+from ._autoscaling import AutoscalingContext, DeploymentID
 
 __all__ = [
     "AggregationFunction",
@@ -21,6 +21,7 @@ __all__ = [
     "AutoscalingContext",
     "AutoscalingPolicy",
     "BackpressureConfig",
+    "DeploymentID",
     "EncodingType",
     "GrpcOptions",
     "HTTPOptions",

@@ -176,7 +176,7 @@ class ServeApplicationSchema(BaseModel):
     deployments: list[DeploymentSchema] = Field(default_factory=list)
     """Options that go before those in the code."""
     autoscaling_policy: AutoscalingPolicy | None = None
-    """Kept; not yet effective."""
+    """Decides on the replicas of all deployments that have an `autoscaling_config`, at once."""
     logging_config: LoggingConfig | None = None
     """Kept; not yet effective: set it for the deployments."""
     external_scaler_enabled: bool = False

@@ -9,7 +9,7 @@ from slipknot_controller.lifecycle import DeploymentStatus
 from slipknot_controller.observed import ObservedDeployment, Registration
 from slipknot_controller.rollback import after_failure
 from slipknot_controller.rollout import after_rollout
-from slipknot_core.autoscaling_spec import AutoscalingSpec
+from slipknot_core.autoscaling_spec import AutoscalingSpec, PolicySpec
 from slipknot_core.ids import DeploymentId
 from slipknot_core.spec import ApplicationSpec, CodeSource, DeploymentSpec, ImportSource
 
@@ -118,8 +118,19 @@ def test_a_version_is_good_once_all_of_it_is_healthy() -> None:
     assert after_rollout(after, {MODEL: found}) is None
 
 
+POLICY = PolicySpec("scaling:together", {"share": 0.5})
+BUILT = Build(ImportSource("module:app"), "/", autoscaling_policy=POLICY)
+
+
 @pytest.mark.parametrize(
-    "record", [deployed("v1"), deployed("v1", "v2"), deployed("v1", "v2").rolled_back("why")]
+    "record",
+    [
+        deployed("v1"),
+        deployed("v1", "v2"),
+        deployed("v1", "v2").rolled_back("why"),
+        replace(deployed("v1"), build=BUILT),
+        deployed("v1").with_spec(replace(spec("v2"), autoscaling_policy=POLICY), 2, 0.0),
+    ],
 )
 def test_records_survive_the_store(record: ApplicationRecord) -> None:
     assert ApplicationRecord.from_bytes(record.to_bytes()) == record
