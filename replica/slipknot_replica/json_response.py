@@ -20,8 +20,8 @@ def as_response(value: Any) -> Response | None:
     """
     if isinstance(value, Response):
         return value
-    if value is None or isinstance(value, bytes):
-        return Response(value or b"", headers={"content-type": "text/plain"})
+    if value is None or isinstance(value, bytes | bytearray | memoryview):
+        return Response(b"" if value is None else bytes(value), headers={"content-type": "text/plain"})
     if isinstance(value, str):
         return Response(value, media_type="text/plain")
     if isinstance(value, Iterator | AsyncIterator):

@@ -6,11 +6,9 @@ This process becomes the supervisor, and the agent its first child; see `supervi
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from slipknot_core.role_options import read_config_json
 from slipknot_core.rpc.credentials import NO_CREDENTIALS, Credentials
+from slipknot_core.runtime_dir import RuntimeDir
 from slipknot_core.settings import cluster_settings, take_credentials
 
 from .supervisor import Inheritance, Supervisor
@@ -115,7 +114,12 @@ def main() -> None:
         )
     except ValueError as error:
         sys.exit(f"slipknot node: {error}")
-    metrics_dir = tempfile.mkdtemp(prefix="slipknot-metrics-") if config.admin_address else ""
+    try:
+        # Held by its processes: should all of them be killed, the next one to start removes it.
+        own_dir = RuntimeDir.create() if config.admin_address and not config.socket_dir else None
+    except (OSError, ValueError) as error:
+        sys.exit(f"slipknot node: {error}")
+    metrics_dir = str(own_dir.path) if own_dir is not None else config.socket_dir
     supervisor = Supervisor(
         lambda inheritance: _run(config, inheritance, metrics_dir),
         lifeline_fd=config.lifeline_fd,
@@ -124,8 +128,8 @@ def main() -> None:
     try:
         sys.exit(supervisor.run())
     finally:
-        if metrics_dir:
-            shutil.rmtree(metrics_dir, ignore_errors=True)
+        if own_dir is not None:
+            own_dir.remove()
 
 
 def _run(config: NodeConfig, inheritance: Inheritance, metrics_dir: str) -> int:

@@ -50,6 +50,26 @@ class Deployment:
     def __repr__(self) -> str:
         return f"Deployment(name={self.name})"
 
+    def __eq__(self, other: object) -> bool:
+        """The same code with the same options."""
+        if not isinstance(other, Deployment):
+            return NotImplemented
+        return self._func_or_class is other._func_or_class and self._options == other._options
+
+    def __hash__(self) -> int:
+        return hash((self._func_or_class, self.name))
+
+    def __mro_entries__(self, _bases: tuple[Any, ...]) -> NoReturn:
+        """Python asks when somebody derives a class from this.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            f"deployment {self.name!r} is no class to derive from; derive from {self.name}.func_or_class, or "
+            "from the class before it is decorated"
+        )
+
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Always raises.
 

@@ -50,9 +50,9 @@ def checked_route_prefix(prefix: Any) -> str | None:
 
 def _checked_name(name: Any, kind: str, max_length: int) -> str:
     if not isinstance(name, str):
-        raise TypeError(f"the name of a {kind} must be text, not {name!r}")
+        raise TypeError(f"the {kind} name must be text, not {name!r}")
     if not name:
-        raise ValueError(f"the name of a {kind} is empty; give it 1 to {max_length} characters")
+        raise ValueError(f"the {kind} name is empty; give it 1 to {max_length} characters")
     if len(name) > max_length:
         raise ValueError(
             f"the {kind} name {name[:40]!r}… has {len(name)} characters; {max_length} are allowed"

@@ -64,6 +64,8 @@ VALUES: dict[str, tuple[Callable[[], Any], str, bytes]] = {
     "str": (lambda: "héllo", TEXT, "héllo".encode()),
     "empty str": (lambda: "", TEXT, b""),
     "bytes": (lambda: b"\x00raw", "text/plain", b"\x00raw"),
+    "bytearray": (lambda: bytearray(b"raw"), "text/plain", b"raw"),
+    "memoryview": (lambda: memoryview(b"\x00raw")[1:], "text/plain", b"raw"),
     "dict": (lambda: {"a": [1, 2.5, None, True]}, JSON, b'{"a":[1,2.5,null,true]}'),
     "not ascii": (lambda: {"ä": "ö"}, JSON, '{"ä":"ö"}'.encode()),
     "list": (lambda: [1, 2], JSON, b"[1,2]"),

@@ -29,7 +29,7 @@ from tests.support.cluster_status import (
 )
 from tests.support.journal import Gate, Journal
 from tests.support.load import Load
-from tests.support.processes import child_running, descendants, is_alive
+from tests.support.processes import child_running, descendants, is_alive, wait_until_gone
 
 CLIENTS = 4
 
@@ -360,13 +360,3 @@ def test_children_die_with_a_parent_that_is_killed(start_script: Any) -> None:
     host, _, port = url.removeprefix("http://").partition(":")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((host, int(port)))
-
-
-def wait_until_gone(pids: list[int]) -> None:
-    """Wait until none of them is alive."""
-    ended = threading.Event()
-    for _ in range(2000):
-        if not any(map(is_alive, pids)):
-            return
-        ended.wait(0.005)
-    raise AssertionError(f"still alive: {[pid for pid in pids if is_alive(pid)]}")

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +16,7 @@ from slipknot import serve
 from slipknot_core.rpc.channel import new_channel, token_metadata
 from slipknot_proto.v1 import registry_pb2, registry_pb2_grpc
 from tests.support.cluster_status import application, cluster_status, wait_until
+from tests.support.processes import descendants, wait_until_gone
 from tests.support.tcp_cluster import NODE, PROXY, TcpCluster
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
@@ -126,3 +129,27 @@ def test_a_role_with_a_wrong_token_stays_outside(cluster: TcpCluster, module: st
         assert [proxy.proxy_id for proxy in cluster_status().proxies] == ["proxy-0"]
     finally:
         stranger.kill()
+
+
+def test_what_a_killed_node_left_behind_is_removed_by_the_next(tmp_path: Path) -> None:
+    """The directory with the sockets on which its replicas show their metrics."""
+    with (
+        tempfile.TemporaryDirectory(prefix="slipknot-test-") as base,
+        TcpCluster(
+            tmp_path,
+            nodes=1,
+            proxies=0,
+            node_options={"admin_address": "127.0.0.1:0"},
+            environment={"SLIPKNOT_RUNTIME_DIR": f"{base}/run", "TMPDIR": base},
+        ) as cluster,
+    ):
+        (node,) = cluster.nodes
+        killed = list(Path(base).glob("run/*"))
+        children = descendants(node.pid)
+        node.kill()
+        wait_until_gone(children)
+        node.start()
+        assert len(killed) == len(list(Path(base).glob("run/*"))) == 1
+        assert not killed[0].exists()
+        cluster.stop()
+        assert not list(Path(base).glob("*slipknot*")) + list(Path(base).glob("run/*"))

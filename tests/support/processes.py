@@ -1,6 +1,7 @@
 """Looking at processes, on Linux."""
 
 import os
+import threading
 from pathlib import Path
 
 
@@ -31,6 +32,16 @@ def child_running(module: str, parent: int | None = None) -> int:
     found = [child for child, its in _parents().items() if its == own and wanted in _command_line(child)]
     assert len(found) == 1, (module, found)
     return found[0]
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    """Wait until none of them is alive."""
+    ended = threading.Event()
+    for _ in range(2000):
+        if not any(map(is_alive, pids)):
+            return
+        ended.wait(0.005)
+    raise AssertionError(f"still alive: {[pid for pid in pids if is_alive(pid)]}")
 
 
 def _thread_is_alive(pid: int, thread: str) -> bool:

@@ -84,7 +84,9 @@ _HOME = {
     ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-_MODULES = frozenset(__all__) - _MODULE_OF.keys()
+_ALIASES = {"api", "grpc_util"}
+"""Modules that applications written for Ray Serve import; there is nothing in them that is not elsewhere."""
+_MODULES = frozenset(__all__) - _MODULE_OF.keys() | _ALIASES
 
 
 def __getattr__(name: str) -> Any:

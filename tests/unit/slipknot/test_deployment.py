@@ -93,6 +93,27 @@ def test_calling_a_deployment() -> None:
         serve.deployment(Model)()
 
 
+def test_deployments_are_equal_if_code_and_options_are() -> None:
+    """And can be keys."""
+    deployment = serve.deployment(Model)
+    assert deployment == serve.deployment(Model)
+    assert deployment.options(num_replicas=2) == deployment.options(num_replicas=2) != deployment
+    assert deployment != serve.deployment(type("Model", (), {}))
+    assert deployment != "Model"
+    assert len({deployment, deployment.options(), deployment.options(user_config={"a": [1]})}) == 2
+
+
+def test_deriving_from_a_deployment() -> None:
+    """It is no class; the error says what is."""
+    deployment: Any = serve.deployment(Model)
+    with pytest.raises(
+        TypeError, match=r"'Model' is no class to derive from; derive from Model\.func_or_class"
+    ):
+
+        class _Larger(deployment):
+            pass
+
+
 def test_text_forms() -> None:
     """Both tell the name."""
     assert str(serve.deployment(Model)) == "Deployment(name=Model)"

@@ -22,10 +22,10 @@ def test_application_names(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "error", "text"),
     [
-        ("", ValueError, "empty"),
+        ("", ValueError, "the application name is empty"),
         ("x" * (MAX_APPLICATION_NAME + 1), ValueError, "101 characters; 100 are allowed"),
         ("a\nb", ValueError, r"'a\\nb' contains characters that cannot be printed"),
-        (None, TypeError, "must be text, not None"),
+        (None, TypeError, "the application name must be text, not None"),
         (7, TypeError, "must be text, not 7"),
     ],
 )

@@ -96,6 +96,16 @@ def test_every_name_can_be_fetched(name: str) -> None:
     assert getattr(serve, name).__doc__
 
 
+@pytest.mark.parametrize("module", ["api", "grpc_util"])
+def test_modules_that_applications_of_ray_serve_import(module: str) -> None:
+    """By their path, and as attributes; what is in `serve.api` is what `serve` itself has."""
+    loaded = importlib.import_module(f"slipknot.serve.{module}")
+    assert getattr(serve, module) is loaded
+    for name in loaded.__all__:
+        assert getattr(loaded, name).__doc__
+        assert module != "api" or getattr(loaded, name) is getattr(serve, name)
+
+
 def test_unknown_names() -> None:
     """As any module answers."""
     with pytest.raises(AttributeError, match=r"module 'slipknot\.serve' has no attribute 'sparkle'"):
