@@ -30,9 +30,6 @@ DESCRIPTION = (
     "Run a node agent: it offers this machine to the cluster, and starts, watches and stops the replicas "
     "that the controller wants here. One a machine or container."
 )
-STOP_GRACE_S = 28.0
-"""For replicas when the agent is told to end: their drain (20 s by default), cleanup of what is cancelled at
-its end (2 s), destructors (5 s). WebSockets that are open then still get their close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +221,7 @@ async def _serve(config: NodeConfig, inheritance: Inheritance, metrics_dir: str)
     await stop_wanted.wait()
     await health.stop()
     welcome.cancel()
-    await machine.stop(STOP_GRACE_S)
+    await machine.stop()
     await asyncio.sleep(0.05)  # let the news of the last exits out
     await session.stop()
     archives.close()

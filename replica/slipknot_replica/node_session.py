@@ -31,6 +31,10 @@ logger = logging.getLogger("slipknot.serve")
 ALIVE_PERIOD_S = 1.0
 """The controller hears of a node at least so often."""
 
+AFTER_DRAIN_S = 8.0
+"""For a replica whose node is told to end, after its drain: cleanup of what is cancelled at its end (2 s),
+destructors (5 s). WebSockets that are open then still get their close."""
+
 Request = registry_pb2.JoinNodeRequest
 
 
@@ -228,7 +232,13 @@ def held_by(launch: ReplicaLaunch) -> registry_pb2.HeldReplica:
         resources=launch.deployment.resources.to_proto(),
         gpu_ids=launch.gpu_ids,
         archive=source.archive if source else "",
+        graceful_shutdown_timeout_s=launch.deployment.graceful_shutdown_timeout_s,
     )
+
+
+def stop_grace_s(held: registry_pb2.HeldReplica) -> float:
+    """How long after SIGTERM a replica is killed, if its node is told to end."""
+    return float(held.graceful_shutdown_timeout_s) + AFTER_DRAIN_S
 
 
 OnExit = Callable[[str, int, str], None]

@@ -24,7 +24,7 @@ from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import registry_pb2
 
 from .archives import ArchiveCache
-from .node_session import OnExit, held_by
+from .node_session import OnExit, held_by, stop_grace_s
 from .supervisor import MAX_FDS, MAX_MESSAGE_BYTES, Child
 
 logger = logging.getLogger("slipknot.serve")
@@ -248,12 +248,12 @@ class ProcessMachine:
             return registry_pb2.PolicyResult(evaluation_id=command.evaluation_id, error=error)
         return registry_pb2.PolicyResult.FromString(data)
 
-    async def stop(self, grace_s: float) -> None:
-        """End all, and start none any more."""
+    async def stop(self) -> None:
+        """End all, each in the time that its deployment gives it, and start none any more."""
         self._is_stopping = True
         await asyncio.gather(*self._starting.values(), return_exceptions=True)
         for process in self._processes.values():
-            _stop(process, grace_s)
+            _stop(process, stop_grace_s(process.held))
         while self._processes:
             await next(iter(self._processes.values())).ended.wait()
 

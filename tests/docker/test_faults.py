@@ -2,12 +2,16 @@
 need not notice. The figures are shown at the end of the run.
 """
 
+import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+import yaml
 
 from tests.support.compose import (
+    ROOT,
     Compose,
     docker,
     drop_packets,
@@ -61,10 +65,11 @@ class Drill:
 
 
 @pytest.fixture(scope="module")
-def load(full: Compose) -> Iterator[MixedLoad]:
+def load(full: Compose, stream_s: float, pytestconfig: pytest.Config) -> Iterator[MixedLoad]:
     wait_until(lambda: len(full.replicas()) == REPLICAS, "the demo runs")
     wait_until(lambda: len(nodes_of(full)) == 3, "all nodes have joined")
-    with MixedLoad(full.urls) as load:
+    streams = pytestconfig.getoption("streams", 2)
+    with MixedLoad(full.urls, streams=streams, stream_s=stream_s) as load:
         yield load
 
 
@@ -80,6 +85,34 @@ def nodes_of(full: Compose) -> set[str]:
     return set() if status is None else {node.node_id for node in status.nodes}
 
 
+def agents_of(full: Compose) -> dict[str, int]:
+    """Process ids of the node agents, as their containers count, by node id."""
+    status = full.status()
+    return {} if status is None else {node.node_id: node.pid for node in status.nodes}
+
+
+def send(signal: str, container: str, pid: int) -> None:
+    docker("exec", container, "sh", "-c", f"kill -{signal} {pid}")
+
+
+def leads_store(full: Compose, service: str) -> bool:
+    """This member of etcd leads, as far as it knows."""
+    (member,) = json.loads(
+        full("exec", "-T", service, "etcdctl", "endpoint", "status", "--write-out", "json")
+    )
+    return bool(member["Status"]["leader"] == member["Status"]["header"]["member_id"])
+
+
+def deploy_changed(full: Compose) -> None:
+    """Deploy the application with another environment, which is another version of all deployments."""
+    config = yaml.safe_load((ROOT / full.environ.get("SLIPKNOT_DEMO", "examples/demo/demo.yaml")).read_text())
+    for deployment in config["applications"][0]["deployments"]:
+        deployment["ray_actor_options"] = {"num_cpus": 0.1, "runtime_env": {"env_vars": {"RELEASE": "2"}}}
+    write = f"cat >/tmp/changed.yaml <<'END'\n{yaml.safe_dump(config)}END\n"
+    deploy = "slipknot deploy /tmp/changed.yaml --app-dir /app/examples/demo"
+    full("exec", "-T", "controller-1", "sh", "-c", write + deploy)
+
+
 def leader(full: Compose) -> str:
     """The container of the controller that leads."""
     words = full("exec", "-T", "proxy-1", "slipknot", "controller-health")
@@ -88,10 +121,12 @@ def leader(full: Compose) -> str:
 
 
 def busiest_node(full: Compose) -> tuple[str, str]:
-    """Container and node id of the node with the most replicas."""
+    """Container and node id of the node whose replicas work on most requests."""
     of_node = {hostname_of(container): container for container in full.containers("node")}
-    placed = list(full.replicas().values())
-    node_id = max(of_node, key=placed.count)
+    work = Counter({node_id: 0 for node_id in of_node})
+    for replica in full.running():
+        work[replica.node_id] += replica.ongoing
+    node_id = max(of_node, key=work.__getitem__)
     return of_node[node_id], node_id
 
 
@@ -129,31 +164,54 @@ def test_a_node_falls_silent(drill: Drill) -> None:
     assert not drill.load.failures()
 
 
-def test_a_replica_is_frozen(drill: Drill) -> None:
-    """Its node is well and ends it; others take its place. What it had accepted is lost."""
+def test_a_node_is_frozen(drill: Drill) -> None:
+    """With all that runs on it; woken up, what was replaced meanwhile ends."""
     container, node_id = busiest_node(drill.full)
-    frozen = next(replica for replica, node in drill.full.replicas().items() if node == node_id)
-    pid = drill.full.pids()[frozen]
+    drill("node frozen", lambda: docker("pause", container), lambda: drill.is_full(without=node_id))
     drill(
-        "replica frozen",
-        lambda: docker("exec", container, "sh", "-c", f"kill -STOP {pid}"),
-        lambda: drill.is_full() and frozen not in drill.full.replicas(),
+        "node wakes up",
+        lambda: docker("unpause", container),
+        lambda: node_id in nodes_of(drill.full) and drill.is_full(),
     )
+
+
+@pytest.mark.parametrize(("name", "how"), [("killed", "KILL"), ("frozen", "STOP")])
+def test_a_replica_is_lost(drill: Drill, name: str, how: str) -> None:
+    """Its node is well, and ends one that is frozen; others take its place. What it had accepted is lost."""
+    lost = max(drill.full.running(), key=lambda replica: replica.ongoing)
+    container = next(c for c in drill.full.containers("node") if hostname_of(c) == lost.node_id)
+    drill(
+        f"replica {name}",
+        lambda: send(how, container, lost.pid),
+        lambda: drill.is_full() and lost.replica_id not in drill.full.replicas(),
+    )
+
+
+def test_a_node_agent_is_killed(drill: Drill) -> None:
+    """Its successor takes its replicas over; nobody notices."""
+    container, node_id = busiest_node(drill.full)
+    pid = agents_of(drill.full)[node_id]
+    before = drill.full.replicas()
+    drill(
+        "node agent killed",
+        lambda: send("KILL", container, pid),
+        lambda: agents_of(drill.full).get(node_id, pid) != pid and drill.full.replicas() == before,
+    )
+    assert not drill.load.failures()
 
 
 def test_a_node_agent_is_frozen(drill: Drill) -> None:
     """Its replicas are well, and go on; nobody notices, then or when it wakes up."""
     container, node_id = busiest_node(drill.full)
-    status = drill.full.status()
-    pid = next(node.pid for node in status.nodes if node.node_id == node_id)
+    pid = agents_of(drill.full)[node_id]
     drill(
         "node agent frozen",
-        lambda: docker("exec", container, "sh", "-c", f"kill -STOP {pid}"),
+        lambda: send("STOP", container, pid),
         lambda: node_id not in nodes_of(drill.full) and drill.is_full(),
     )
     drill(
         "node agent wakes up",
-        lambda: docker("exec", container, "sh", "-c", f"kill -CONT {pid}"),
+        lambda: send("CONT", container, pid),
         lambda: node_id in nodes_of(drill.full) and drill.is_full(),
     )
     assert not drill.load.failures()
@@ -163,6 +221,14 @@ def test_a_proxy_is_killed(drill: Drill) -> None:
     container = drill.full.one("proxy-2")
     drill("proxy killed", lambda: docker("kill", container), lambda: True)
     docker("start", container)
+    wait_until(lambda: health_of(container) == "healthy", "the proxy is back")
+
+
+def test_a_proxy_is_frozen(drill: Drill) -> None:
+    """Until it wakes up, those who had asked it wait; new connections go to the other one."""
+    container = drill.full.one("proxy-2")
+    drill("proxy frozen", lambda: docker("pause", container), lambda: not drill.load.is_well(1))
+    drill("proxy wakes up", lambda: docker("unpause", container), lambda: drill.load.is_well(1))
 
 
 def test_the_leading_controller_is_killed(drill: Drill) -> None:
@@ -201,17 +267,42 @@ def test_members_of_the_store_are_killed(drill: Drill) -> None:
     assert not drill.load.failures()
 
 
+def test_the_leading_member_of_the_store_is_frozen(drill: Drill) -> None:
+    """The other two have a majority."""
+    leading = next(s for s in ("etcd-1", "etcd-2", "etcd-3") if leads_store(drill.full, s))
+    container = drill.full.one(leading)
+    others = [s for s in ("etcd-1", "etcd-2", "etcd-3") if s != leading]
+
+    def has_successor() -> bool:
+        return any(leads_store(drill.full, s) for s in others) and drill.is_full()
+
+    drill("leading etcd frozen", lambda: docker("pause", container), has_successor)
+    drill("leading etcd wakes up", lambda: docker("unpause", container), drill.is_full)
+    assert not drill.load.failures()
+
+
+def test_the_application_is_updated(drill: Drill) -> None:
+    """All replicas are replaced, one after another."""
+    before = drill.full.replicas()
+    drill(
+        "application updated",
+        lambda: deploy_changed(drill.full),
+        lambda: drill.is_full() and not before.keys() & drill.full.replicas().keys(),
+    )
+    assert not drill.load.failures()
+
+
 def test_every_role_may_be_told_to_end(drill: Drill) -> None:
     """Replaced one after the other, as in an upgrade: no client sees anything."""
     full = drill.full
     for service in ("controller-1", "controller-2", "proxy-1"):
         container = full.one(service)
-        drill(f"{service} told to end", lambda c=container: docker("stop", "--time", "40", c), drill.is_full)  # type: ignore[misc]
+        drill(f"{service} told to end", lambda c=container: docker("stop", c), drill.is_full)  # type: ignore[misc]
         assert not drill.load.failures()
         docker("start", container)
         wait_until(lambda c=container: health_of(c) == "healthy", f"{service} is healthy")  # type: ignore[misc]
     for container in full.containers("node"):
-        drill("node told to end", lambda c=container: docker("stop", "--time", "40", c), drill.is_full)  # type: ignore[misc]
+        drill("node told to end", lambda c=container: docker("stop", c), drill.is_full)  # type: ignore[misc]
         assert not drill.load.failures()
         docker("start", container)
         wait_until(lambda c=container: hostname_of(c) in nodes_of(full), "the node is back")  # type: ignore[misc]

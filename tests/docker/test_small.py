@@ -7,7 +7,7 @@ import time
 
 import httpx
 
-from tests.support.compose import Compose, docker, health_of, hostname_of, wait_until
+from tests.support.compose import Compose, build_on, docker, health_of, hostname_of, wait_until
 
 
 def test_one_command_brings_up_three_hops_over_two_nodes(small: Compose, figures: list[str]) -> None:
@@ -87,3 +87,15 @@ def test_a_token_is_needed(small: Compose) -> None:
     asking = ("sh", "-c", "slipknot status 2>&1 || true")
     refused = docker("exec", *wrong, container, *asking)
     assert "token" in refused and "RUNNING" not in refused, refused
+
+
+def test_an_image_of_ones_own_is_not_built_over(small: Compose) -> None:
+    """`build`, with which `up` begins, makes the image of this repository, not the one in SLIPKNOT_IMAGE."""
+    image = f"{small.project}-own:1"
+    build_on("slipknot:local", image)
+    try:
+        own = docker("images", "--quiet", image)
+        small("build", SLIPKNOT_IMAGE=image)
+        assert docker("images", "--quiet", image) == own
+    finally:
+        docker("rmi", image)

@@ -41,6 +41,12 @@ def docker(*arguments: str) -> str:
     return _checked(["docker", *arguments], {})
 
 
+def build_on(base: str, image: str) -> None:
+    """Make another image that has all that `base` has."""
+    dockerfile = f"FROM {base}\nLABEL made-for={image}\n"
+    _checked(["docker", "build", "--quiet", "--tag", image, "-"], {}, text=dockerfile)
+
+
 class Compose:
     """One project. Use as a context manager: it is taken down at the end, with its volumes."""
 
@@ -56,10 +62,14 @@ class Compose:
         )
         if proxies == 1:
             names = names[::2]
-        self._environ = dict(zip(names, map(str, self.ports), strict=True)) | {"SLIPKNOT_LOG_LEVEL": "INFO"}
+        self.environ = dict(zip(names, map(str, self.ports), strict=True)) | {
+            "SLIPKNOT_LOG_LEVEL": "INFO",
+            "COMPOSE_PROJECT_NAME": project,
+            "COMPOSE_FILE": os.pathsep.join(str(ROOT / file) for file in files),
+        }
+        """With these variables, `docker compose` means this project."""
         if demo:
-            self._environ["SLIPKNOT_DEMO"] = demo
-        self._files = [part for file in files for part in ("--file", str(ROOT / file))]
+            self.environ["SLIPKNOT_DEMO"] = demo
         self._credentials: Credentials | None = None
 
     def __enter__(self) -> "Compose":
@@ -72,15 +82,14 @@ class Compose:
     def __repr__(self) -> str:
         return f"<Compose {self.project}>"
 
-    def __call__(self, *arguments: str) -> str:
-        """Run a compose command; its output."""
-        command = ["docker", "compose", "--project-name", self.project, *self._files]
-        return _checked([*command, *arguments], self._environ)
+    def __call__(self, *arguments: str, **environ: str) -> str:
+        """Run a compose command, with further variables; its output."""
+        return _checked(["docker", "compose", *arguments], self.environ | environ)
 
     def _is_down(self) -> bool:
         try:
             self("down", "--volumes", "--remove-orphans", "--timeout", "1")
-        except AssertionError as error:
+        except CommandFailed as error:
             # Docker frees the address of a container a moment after it has removed the container.
             if "has active endpoints" in str(error):
                 return False
@@ -111,7 +120,10 @@ class Compose:
                         timeout=2.0,
                         metadata=token_metadata(self.credentials),
                     )
-            except grpc.RpcError:
+            except (
+                grpc.RpcError,
+                CommandFailed,
+            ):  # it does not answer, or its container is just being replaced
                 continue
             if response.status.epoch:
                 return response.status
@@ -144,11 +156,13 @@ class Compose:
 
     def replicas(self) -> dict[str, str]:
         """Node ids by replica id, of all that run."""
-        return {replica.replica_id: replica.node_id for replica in self._running()}
+        return {replica.replica_id: replica.node_id for replica in self.running()}
 
-    def pids(self) -> dict[str, int]:
-        """Process ids, as their containers count, by replica id, of all that run."""
-        return {replica.replica_id: replica.pid for replica in self._running()}
+    def running(self) -> list[Any]:
+        """All replicas that run, as the status has them."""
+        status = self.status()
+        applications = () if status is None else status.applications
+        return [r for a in applications for d in a.deployments for r in d.replicas if r.state == "RUNNING"]
 
     @property
     def credentials(self) -> Credentials:
@@ -159,11 +173,6 @@ class Compose:
                 docker("exec", container, "cat", "/run/slipknot/secrets/token").strip()
             )
         return self._credentials
-
-    def _running(self) -> list[Any]:
-        status = self.status()
-        applications = () if status is None else status.applications
-        return [r for a in applications for d in a.deployments for r in d.replicas if r.state == "RUNNING"]
 
     def _controllers(self) -> list[str]:
         names = self("config", "--services").split()
@@ -213,11 +222,22 @@ def wait_until(holds: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -
     return result
 
 
-def _checked(command: Sequence[str], environ: dict[str, str]) -> str:
+class CommandFailed(AssertionError):
+    """A command ended with an error; what it wrote is in the message."""
+
+
+def _checked(command: Sequence[str], environ: dict[str, str], *, text: str | None = None) -> str:
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=COMMAND_S, env=os.environ | environ, cwd=ROOT
+        command,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_S,
+        env=os.environ | environ,
+        cwd=ROOT,
     )
-    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    if done.returncode:
+        raise CommandFailed(f"{' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
     return done.stdout
 
 

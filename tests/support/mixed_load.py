@@ -20,8 +20,8 @@ PAUSE_S = 0.02
 """Between the requests of a client, so that the load is the same on every machine."""
 HEALTH_PERIOD_S = 0.5
 HEALTH_TIMEOUT_S = 1.0
-STREAM_NUMBERS = 30
 STREAM_PAUSE_S = 0.1
+"""Between the numbers of a stream."""
 GOING_AWAY = (1001, 1012)
 """Codes by which a proxy or a replica says that it ends."""
 
@@ -39,10 +39,28 @@ class Outcome:
 
 
 class MixedLoad:
-    """Use as a context manager; `mark` begins a chapter whose outcomes are looked at by themselves."""
+    """Use as a context manager; `mark` begins a chapter whose outcomes are looked at by themselves.
 
-    def __init__(self, urls: Sequence[str], *, short: int = 3, streams: int = 2, sockets: int = 2) -> None:
+    Args:
+        urls: Of the proxies.
+        short: Clients that ask one short request after another.
+        streams: Clients that read one stream after another.
+        sockets: Clients that send one message after another on a WebSocket.
+        stream_s: How long a stream lasts.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        short: int = 3,
+        streams: int = 2,
+        sockets: int = 2,
+        stream_s: float = 3.0,
+    ) -> None:
         self._urls = urls
+        self._stream_numbers = round(stream_s / STREAM_PAUSE_S)
+        self._stream_clients = streams
         self._outcomes: list[Outcome] = []
         self._news = threading.Condition()
         self._ending = threading.Event()
@@ -84,6 +102,10 @@ class MixedLoad:
     def failures(self, kind: str = "") -> list[Outcome]:
         """Those that failed."""
         return [o for o in self.outcomes(kind) if o.failure]
+
+    def is_well(self, index: int) -> bool:
+        """The last health check of a proxy was answered well."""
+        return self._is_well[index]
 
     def longest_wait_s(self) -> float:
         """Of a short request that was answered well."""
@@ -128,18 +150,20 @@ class MixedLoad:
         return next(wells, self._urls[index % count])
 
     def _ask(self, index: int) -> None:
+        misses = 0
         with httpx.Client(timeout=TIMEOUT_S) as client:
             while not self._ending.wait(PAUSE_S):
                 began_s = time.monotonic()
                 try:
-                    response = client.get(self._url(index))
+                    response = client.get(self._url(index + misses))
                 except httpx.ConnectError:
-                    index += 1  # it has not even been sent: a balancer goes on to the next one
+                    misses += 1  # it has not even been sent: a balancer goes on to the next one
                     continue
                 except httpx.HTTPError as error:
                     self._note("short", began_s, repr(error))
-                    index += 1
+                    misses += 1
                     continue
+                misses = 0
                 self._note(
                     "short",
                     began_s,
@@ -147,21 +171,26 @@ class MixedLoad:
                 )
 
     def _stream(self, index: int) -> None:
-        query = f"/count?up_to={STREAM_NUMBERS}&pause_s={STREAM_PAUSE_S}"
-        expected = "".join(f"{n}\n" for n in range(STREAM_NUMBERS))
+        misses = 0
+        # The first ones are shorter, so that not all begin at the same time for ever.
+        numbers = self._stream_numbers * (index + 1) // self._stream_clients
         with httpx.Client(timeout=TIMEOUT_S) as client:
             while not self._ending.wait(PAUSE_S):
                 began_s = time.monotonic()
+                query = f"/count?up_to={numbers}&pause_s={STREAM_PAUSE_S}"
+                expected = "".join(f"{n}\n" for n in range(numbers))
                 try:
-                    text = client.get(self._url(index) + query).text
+                    text = client.get(self._url(index + misses) + query).text
                 except httpx.ConnectError:
-                    index += 1
+                    misses += 1
                     continue
                 except httpx.HTTPError as error:
                     self._note("stream", began_s, repr(error))
-                    index += 1
+                    misses += 1
                     continue
+                misses = 0
                 self._note("stream", began_s, "" if text == expected else f"cut or refused: {text[-80:]!r}")
+                numbers = self._stream_numbers
 
     def _echo(self, index: int) -> None:
         while not self._ending.is_set():

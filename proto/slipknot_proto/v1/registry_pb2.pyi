@@ -217,7 +217,7 @@ class NodeHello(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., pid: _Optional[int] = ..., num_cpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., replica_ids: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., incarnation: _Optional[str] = ..., seen_epoch: _Optional[int] = ..., admin_address: _Optional[str] = ..., gpu_ids: _Optional[_Iterable[str]] = ..., custom_resources: _Optional[_Mapping[str, float]] = ..., replicas: _Optional[_Iterable[_Union[HeldReplica, _Mapping]]] = ...) -> None: ...
 
 class HeldReplica(_message.Message):
-    __slots__ = ("replica_id", "app_name", "deployment_name", "version", "resources", "gpu_ids", "archive")
+    __slots__ = ("replica_id", "app_name", "deployment_name", "version", "resources", "gpu_ids", "archive", "graceful_shutdown_timeout_s")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     APP_NAME_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -225,6 +225,7 @@ class HeldReplica(_message.Message):
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
     GPU_IDS_FIELD_NUMBER: _ClassVar[int]
     ARCHIVE_FIELD_NUMBER: _ClassVar[int]
+    GRACEFUL_SHUTDOWN_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     app_name: str
     deployment_name: str
@@ -232,7 +233,8 @@ class HeldReplica(_message.Message):
     resources: _spec_pb2.ReplicaResources
     gpu_ids: _containers.RepeatedScalarFieldContainer[str]
     archive: str
-    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment_name: _Optional[str] = ..., version: _Optional[str] = ..., resources: _Optional[_Union[_spec_pb2.ReplicaResources, _Mapping]] = ..., gpu_ids: _Optional[_Iterable[str]] = ..., archive: _Optional[str] = ...) -> None: ...
+    graceful_shutdown_timeout_s: float
+    def __init__(self, replica_id: _Optional[str] = ..., app_name: _Optional[str] = ..., deployment_name: _Optional[str] = ..., version: _Optional[str] = ..., resources: _Optional[_Union[_spec_pb2.ReplicaResources, _Mapping]] = ..., gpu_ids: _Optional[_Iterable[str]] = ..., archive: _Optional[str] = ..., graceful_shutdown_timeout_s: _Optional[float] = ...) -> None: ...
 
 class NodeAlive(_message.Message):
     __slots__ = ()
