@@ -19,6 +19,9 @@ from slipknot_proto.v1 import spec_pb2
 
 _SEPARATOR = b"\n"
 
+_UNSET = ".unset"
+"""In a version, before the number of times that its user_config was taken away."""
+
 
 @dataclass(frozen=True, slots=True)
 class Desired:
@@ -97,7 +100,10 @@ class ApplicationRecord:
         self, spec: ApplicationSpec, generation: int, deployed_time_s: float
     ) -> "ApplicationRecord":
         """The record after `spec` was deployed over this one."""
-        after = self._replaced_by(spec)
+        before = {} if self.spec is None or self.is_deleting else {d.name: d for d in self.spec.deployments}
+        after = self._replaced_by(
+            spec.with_deployments([renewed(d, before.get(d.name)) for d in spec.deployments])
+        )
         good = self.spec if self.is_good else self.previous
         return replace(
             after,
@@ -201,6 +207,23 @@ def carried_over(spec: DeploymentSpec, before: DeploymentSpec | None) -> Deploym
     begins = before is None or (scaling.initial_replicas is not None and before.autoscaling != scaling)
     number = scaling.first_number if before is None or begins else before.num_replicas
     return replace(spec, num_replicas=scaling.within_bounds(number))
+
+
+def renewed(spec: DeploymentSpec, before: DeploymentSpec | None) -> DeploymentSpec:
+    """`spec` as another version of the same code if its user_config was taken away: a running replica cannot
+    be told to forget the one it has.
+
+    Args:
+        spec: As deployed.
+        before: The deployment of that name so far; None: there is none.
+    """
+    if before is None:
+        return spec
+    version, _, count = before.version.partition(_UNSET)
+    if version != spec.version:
+        return spec
+    is_unset = before.user_config_json and not spec.user_config_json
+    return replace(spec, version=f"{version}{_UNSET}{int(count or 0) + 1}" if is_unset else before.version)
 
 
 def options_hash(spec: DeploymentSpec) -> str:

@@ -86,6 +86,22 @@ def test_user_config_is_changed_in_place(cluster: RunningCluster, apply: Apply) 
     assert running_replicas() == before
 
 
+def test_a_user_config_that_is_taken_away_is_forgotten(cluster: RunningCluster, apply: Apply) -> None:
+    """A running instance cannot, so another one takes its place; what was once set can be set again."""
+    apply(says(user_config={"threshold": 1}))
+    apply(says(user_config={"threshold": 2}))
+    before = running_replicas()
+    apply(says())
+    assert httpx.get(cluster.url).json() == ["hello", None, 0]
+    after = running_replicas()
+    assert not before.items() & after.items()
+    apply(says())
+    assert running_replicas() == after
+    apply(says(user_config={"threshold": 1}))
+    assert httpx.get(cluster.url).json() == ["hello", {"threshold": 1}, 1]
+    assert running_replicas() == after
+
+
 def test_other_arguments_are_another_version(cluster: RunningCluster, apply: Apply) -> None:
     apply(says("one"))
     before = running_replicas()

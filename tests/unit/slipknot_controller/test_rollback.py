@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from slipknot_controller.desired import ApplicationRecord, Build, Desired, carried_over
+from slipknot_controller.desired import ApplicationRecord, Build, Desired, carried_over, renewed
 from slipknot_controller.lifecycle import DeploymentStatus
 from slipknot_controller.observed import ObservedDeployment, Registration
 from slipknot_controller.rollback import after_failure
@@ -165,3 +165,16 @@ def test_initial_replicas_of_the_same_config_count_once() -> None:
     scaling = AutoscalingSpec(min_replicas=0, max_replicas=5, initial_replicas=2)
     before = DeploymentSpec("Model", CodeSource(), num_replicas=4, autoscaling=scaling)
     assert carried_over(replace(before, num_replicas=2), before).num_replicas == 4
+
+
+def test_a_user_config_that_is_taken_away_makes_another_version() -> None:
+    """A replica cannot forget it; every other change of it is made in place."""
+    without = DeploymentSpec("Model", CodeSource(), version="v1")
+    one, two = replace(without, user_config_json="1"), replace(without, user_config_json="2")
+    assert renewed(without, None).version == renewed(without, without).version == "v1"
+    assert renewed(one, without).version == renewed(two, one).version == "v1"
+    forgetful = renewed(without, two)
+    assert forgetful.version not in ("v1", renewed(without, renewed(one, forgetful)).version)
+    assert renewed(without, forgetful) == forgetful
+    assert renewed(one, forgetful).version == forgetful.version
+    assert renewed(replace(without, version="v2"), forgetful).version == "v2"
