@@ -137,7 +137,12 @@ def run(  # noqa: PLR0917 - the signature that users know
 
 
 def run_many(targets: Sequence[RunTarget], *, wait_for_ready: bool = True) -> "list[DeploymentHandle]":
-    """Deploy several applications; like `run` for each, waiting for all together."""
+    """Deploy several applications; like `run` for each, waiting for all together.
+
+    Raises:
+        ValueError: Two of them have the same name or route prefix; none is deployed.
+    """
+    _check_distinct(targets)
     from ._graph import build_application
     from .serve.handle import DeploymentHandle
 
@@ -279,6 +284,16 @@ def is_cluster_alive() -> bool:
 
 
 # --- inside -----------------------------------------------------------------------------------------
+
+
+def _check_distinct(targets: Sequence[RunTarget]) -> None:
+    for kind, values in (
+        ("name", [t.name for t in targets]),
+        ("route prefix", [t.route_prefix for t in targets if t.route_prefix is not None]),
+    ):
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            raise ValueError(f"several of the applications have the {kind} {twice!r}; it must be unique")
 
 
 def _local_testing_module() -> Any:

@@ -148,14 +148,13 @@ async def call(
         try:
             return await getattr(connection.controller, name)(request, timeout=deadline.remaining_s())
         except grpc.aio.AioRpcError as error:
-            failure, pause_s = error, link.lost(address, error)
+            failure = error
         translated = translate_error(failure)
-        if isinstance(translated, NotLeaderError):
-            may_call = True
-        elif failure.code() is grpc.StatusCode.UNAVAILABLE:
-            may_call = again or (patient and never_connected(failure))
-        else:
-            may_call = False
+        is_leading = not isinstance(translated, NotLeaderError)
+        if is_leading and failure.code() is not grpc.StatusCode.UNAVAILABLE:
+            raise translated from None  # the controller's answer: it is not lost
+        pause_s = link.lost(address, failure)
+        may_call = not is_leading or again or (patient and never_connected(failure))
         if not may_call or deadline.has_expired():
             raise translated from None
         await asyncio.sleep(max(pause_s, RETRY_PAUSE_S))

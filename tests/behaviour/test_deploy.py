@@ -340,6 +340,29 @@ def test_several_applications_are_deployed_together(serve_app: ServeApp) -> None
             serve.delete(name)
 
 
+@pytest.mark.parametrize(
+    ("second", "what"), [(("one", "/two"), "name 'one'"), (("two", "/one"), "route prefix '/one'")]
+)
+def test_several_applications_must_be_told_apart(
+    serve_app: ServeApp, second: tuple[str, str], what: str
+) -> None:
+    """Two of one name would replace each other, two of one prefix hide: nothing is deployed."""
+    serve_app(Says.bind("there"), name="there", route_prefix="/there")
+    with pytest.raises(ValueError, match=what):
+        run_many([RunTarget(Says.bind("one"), "one", "/one"), RunTarget(Says.bind("two"), *second)])
+    assert list(serve.status().applications) == ["there"]
+
+
+def test_a_refused_deploy_is_an_exception_and_no_more(
+    serve_app: ServeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not logged besides, as a controller is that does not accept one's credentials."""
+    serve_app(Says.bind("first"), name="first", route_prefix="/same")
+    with pytest.raises(SlipknotServeException, match="'/same' is already used"):
+        serve.run(Says.bind("second"), name="second", route_prefix="/same")
+    assert "refused" not in caplog.text
+
+
 # --- Changes that meet ---
 
 
