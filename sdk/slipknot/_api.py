@@ -106,7 +106,7 @@ def run(  # noqa: PLR0917 - the signature that users know
 
     Args:
         target: The bound deployment that receives the application's requests.
-        blocking: Stay here until Ctrl-C, then shut the cluster down.
+        blocking: Stay here until Ctrl-C or SIGTERM, then shut the cluster down.
         name: The application's name, unique in the cluster.
         route_prefix: Where it is reachable over HTTP; None: nowhere.
         logging_config: Defaults for its deployments.

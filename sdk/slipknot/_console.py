@@ -23,8 +23,11 @@ def write_console(stream: int, lines: bytes) -> None:
 
 def hear_interrupts() -> None:
     """Ctrl-C, and SIGINT from a program, end what blocks until then, also where a script that put us into the
-    background had it ignored. Other threads than the main one cannot change that and leave it as it is.
+    background had it ignored; and SIGTERM as Ctrl-C, unless the program has something else in mind. Other
+    threads than the main one cannot change that and leave it as it is.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number, before in ((signal.SIGINT, signal.SIG_IGN), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) is before:
+            signal.signal(number, signal.default_int_handler)

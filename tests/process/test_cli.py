@@ -232,6 +232,18 @@ def test_run_hears_an_interrupt_that_its_parent_had_ignored(start: Callable[...,
     assert running.wait() == 0
 
 
+def test_run_ends_in_order_when_it_is_terminated(start: Callable[..., Running]) -> None:
+    """As containers and services are stopped: what runs is finished, destructors are called."""
+    running = start("run", "cli_app:app", "--port", "0")
+    children = descendants(running.process.pid)
+    assert httpx.get(running.url()).text == "hello"
+    running.process.terminate()
+    assert running.wait() == 0
+    assert "Shutting down." in running.output
+    assert "replica_drained" in running.output
+    assert not any(map(is_alive, children))
+
+
 def test_run_passes_arguments_to_the_builder(start: Callable[..., Running]) -> None:
     running = start("run", "cli_app:build", "text=a=b", "end=!", "--port", "0", "--route-prefix", "/x")
     assert running.url().endswith("/x")

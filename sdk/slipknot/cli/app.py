@@ -67,7 +67,7 @@ def run(
         typer.Option(
             "--blocking/--non-blocking",
             " /--no-blocking",
-            help="Stay, show the logs, and shut down on Ctrl-C.",
+            help="Stay, show the logs, and shut down on Ctrl-C or SIGTERM.",
         ),
     ] = True,
     reload: Annotated[
