@@ -23,6 +23,9 @@ from .tracing import trace_ids
 LOGGER_NAME = "slipknot.serve"
 """Users' code logs through it too."""
 
+RAY_SERVE_LOGGER_NAME = "ray.serve"
+"""Through which applications written for Ray Serve log: the same lines."""
+
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """A log file is rotated before it grows beyond this."""
 MAX_OLD_FILES = 5
@@ -144,15 +147,17 @@ def configure_logging(
         handlers.append(_console)
     if settings.logs_dir is not None:
         handlers.append(_file_handler(settings.logs_dir, file_name or f"{component_name}_{component_id}"))
-    for old in [*_logger.handlers]:
-        if isinstance(old, _ConsoleHandler) or hasattr(old, "is_slipknot_file"):
-            _logger.removeHandler(old)
-            old.close()
     for handler in handlers:
         handler.setFormatter(formatter)
-        _logger.addHandler(handler)
-    _logger.setLevel(settings.level)
-    _logger.propagate = False
+    for logger in (_logger, logging.getLogger(RAY_SERVE_LOGGER_NAME)):
+        for old in [*logger.handlers]:
+            if isinstance(old, _ConsoleHandler) or hasattr(old, "is_slipknot_file"):
+                logger.removeHandler(old)
+                old.close()
+        for handler in handlers:
+            logger.addHandler(handler)
+        logger.setLevel(settings.level)
+        logger.propagate = False
     _access_log_enabled = settings.enable_access_log
 
 

@@ -30,7 +30,8 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
     """Set up the logger as component "proxy 7" with the given settings; what it writes can be read from the
     result.
     """
-    before = (logger.handlers[:], logger.level, logger.propagate)
+    loggers = (logger, logging.getLogger("ray.serve"))
+    before = [(each.handlers[:], each.level, each.propagate) for each in loggers]
     monkeypatch.setattr(logs, "_access_log_enabled", True)
 
     def configure(**settings: Any) -> io.StringIO:
@@ -39,11 +40,12 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
         return stream
 
     yield configure
-    for handler in set(logger.handlers) - set(before[0]):
-        logger.removeHandler(handler)
-        handler.close()
-    logger.handlers[:], logger.propagate = before[0], before[2]
-    logger.setLevel(before[1])
+    for each, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        for handler in set(each.handlers) - set(handlers):
+            each.removeHandler(handler)
+            handler.close()
+        each.handlers[:], each.propagate = handlers, propagate
+        each.setLevel(level)
 
 
 @pytest.fixture
@@ -74,6 +76,17 @@ def test_a_line_of_a_request_carries_its_id(configure: Configure, in_request: Re
     out = configure()
     logging.getLogger("slipknot.serve.mine").info("working")
     assert re.fullmatch(rf"INFO {TIME} proxy 7 \[r-1\] -- working\n", out.getvalue())
+
+
+def test_code_written_for_ray_serve_logs_the_same_lines(
+    configure: Configure, in_request: RequestContext
+) -> None:
+    """Through the logger that it knows; setting up again replaces what that one has, too."""
+    configure()
+    out = configure()
+    logging.getLogger("ray.serve").info("loaded")
+    logging.getLogger("ray.serve").debug("no")
+    assert re.fullmatch(rf"INFO {TIME} proxy 7 \[r-1\] -- loaded\n", out.getvalue())
 
 
 def test_a_request_id_cannot_forge_a_line(configure: Configure) -> None:
