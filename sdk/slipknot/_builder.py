@@ -113,6 +113,10 @@ def use_directory(directory: str) -> None:
     """
     if not directory:
         return
+    if os.path.isfile(directory):
+        raise ImportError(
+            f"the working_dir {directory!r} is a file; give the directory, or unpack the archive"
+        )
     if not os.path.isdir(directory):
         raise ImportError(
             f"the working_dir {directory!r} does not exist here; every node needs the application's code"

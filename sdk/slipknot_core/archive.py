@@ -36,6 +36,9 @@ ALWAYS_EXCLUDED = (
 )
 """Never packed; nor is a directory that is a virtual environment, whatever its name."""
 
+IGNORE_FILE = ".slipknotignore"
+"""At the top of a directory: further patterns of what is not packed, a line each."""
+
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _END = b"PK\x05\x06"
 _END_BYTES = 22
@@ -63,7 +66,8 @@ def pack(directory: Path, excludes: Sequence[str] = ()) -> bytes:
 
     Args:
         directory: What is in it comes to stand at the top of the archive.
-        excludes: Patterns in the manner of .gitignore, without "!"; on top of `ALWAYS_EXCLUDED`.
+        excludes: Patterns in the manner of .gitignore, without "!"; on top of `ALWAYS_EXCLUDED` and of those
+            in the directory's `IGNORE_FILE`.
 
     Raises:
         NotADirectoryError: There is no such directory.
@@ -71,7 +75,7 @@ def pack(directory: Path, excludes: Sequence[str] = ()) -> bytes:
     """
     if not directory.is_dir():
         raise NotADirectoryError(f"the working_dir {str(directory)!r} is not a directory")
-    is_excluded = _excluder((*ALWAYS_EXCLUDED, *excludes))
+    is_excluded = _excluder((*ALWAYS_EXCLUDED, *_ignored(directory), *excludes))
     buffer, total, count = io.BytesIO(), 0, 0
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in _files(directory, is_excluded):
@@ -139,6 +143,14 @@ def _files(directory: Path, is_excluded: Callable[[str, bool], bool]) -> Iterato
                 yield path
 
 
+def _ignored(directory: Path) -> list[str]:
+    try:
+        lines = (directory / IGNORE_FILE).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    return [line.strip() for line in lines if not line.lstrip().startswith("#")]
+
+
 def _excluder(patterns: Sequence[str]) -> Callable[[str, bool], bool]:
     compiled = [_compiled(pattern) for pattern in patterns if pattern.strip()]
 
@@ -177,8 +189,8 @@ def _check_size(directory: Path, total: int, count: int) -> None:
 
 def _too_much(directory: Path, what: str) -> str:
     return (
-        f"the working_dir {str(directory)!r} has {what}; name what is not needed in runtime_env.excludes; "
-        "large data belongs where the nodes can read it"
+        f"the working_dir {str(directory)!r} has {what}; name what is not needed in runtime_env.excludes "
+        f"or in its file {IGNORE_FILE}; large data belongs where the nodes can read it"
     )
 
 

@@ -1,7 +1,9 @@
 """Several nodes: where replicas go, what is said when they cannot, what becomes of nodes that fall silent."""
 
 import asyncio
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -207,17 +209,24 @@ def code(tmp_path: Path) -> Path:
     return directory
 
 
-def slipknot(cluster: TcpCluster, *arguments: str) -> str:
+def run_slipknot(
+    cluster: TcpCluster, *arguments: str, cwd: str | Path = "/"
+) -> subprocess.CompletedProcess[str]:
     """Run the command against this cluster, somewhere else."""
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "slipknot", *arguments, "--address", cluster.address],
         env={**os.environ, **cluster.credentials.environment()},
-        cwd="/",
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=WAIT_S,
         check=False,
     )
+
+
+def slipknot(cluster: TcpCluster, *arguments: str) -> str:
+    """The same, of a command that succeeds; what it printed."""
+    done = run_slipknot(cluster, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -245,6 +254,27 @@ def test_a_working_dir_is_uploaded_to_the_nodes(cluster: TcpCluster, code: Path,
     version = application().deployments[0].replicas[0].replica_id
     slipknot(cluster, "deploy", str(config))  # the same content is the same version
     assert application().deployments[0].replicas[0].replica_id == version
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"working_dir": "code/helper.py"}, r"'code/helper.py' \(.*\) is a file; give the directory"),
+        ({"working_dir": "elsewhere"}, r"'elsewhere' \(.*\) does not exist"),
+        ({"working_dir": "/elsewhere"}, r"ImportError: the working_dir '/elsewhere' does not exist here"),
+        ({}, "ImportError: import path 'its_app:app': there is no module 'its_app'"),
+        ({"pip": ["numpy"]}, r"applications\.0\.runtime_env: pip is not supported, only working_dir"),
+    ],
+)
+def test_code_that_cannot_be_had_is_named_without_our_own_frames(
+    cluster: TcpCluster, code: Path, environment: dict[str, Any], words: str
+) -> None:
+    config = code.parent / "config.yaml"
+    application = {"import_path": "its_app:app", "runtime_env": environment}
+    config.write_text(json.dumps({"applications": [application]}))
+    done = run_slipknot(cluster, "deploy", str(config), cwd=code.parent)
+    assert done.returncode == 1 and re.search(words, done.stderr), done.stderr
+    assert "slipknot_replica" not in done.stderr
 
 
 def test_archives_that_the_cluster_does_not_have_or_take(cluster: TcpCluster, tmp_path: Path) -> None:

@@ -161,6 +161,13 @@ def _settle_directory(
     if environment.get("archive"):
         return
     directory = (app_dir / named).resolve() if named else app_dir
+    if named and (directory.is_file() or not (directory.is_dir() or Path(named).is_absolute())):
+        what = (
+            "is a file; give the directory, or unpack the archive"
+            if directory.is_file()
+            else "does not exist"
+        )
+        raise ValueError(f"the working_dir {named!r} ({directory}) {what}")
     is_here = (bool(named) or has_code) and directory.is_dir()
     if is_here and is_remote(connection.dispatcher.controller_address):
         environment["archive"] = connection.run(upload_directory(connection, directory, excludes))

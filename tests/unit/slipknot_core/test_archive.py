@@ -105,6 +105,17 @@ def test_what_is_left_out(tmp_path: Path) -> None:
         pack(source, ["!main.py"])
 
 
+def test_a_directory_says_itself_what_is_not_packed(tmp_path: Path) -> None:
+    """In a file of patterns with comments; options come on top."""
+    source = make(tmp_path / "a", "main.py", "big.bin", "notes/x.md", "#odd")
+    (source / ".slipknotignore").write_text("# large things\n\n  *.bin  \nnotes/\n")
+    assert names_in(pack(source)) == ["#odd", ".slipknotignore", "main.py"]
+    assert names_in(pack(source, [".*"])) == ["#odd", "main.py"]
+    (source / ".slipknotignore").write_text("!main.py\n")
+    with pytest.raises(ValueError, match=r"!main\.py"):
+        pack(source)
+
+
 def test_links_and_special_files(tmp_path: Path) -> None:
     """A link to a file inside becomes that file; one that leads out is refused; a pipe is left out."""
     source = make(tmp_path / "a", "main.py", "d/x.py")
