@@ -93,8 +93,8 @@ def _is_still_needed(record: ApplicationRecord, name: str, observed: Observed) -
     found = observed.get(DeploymentId(record.name, name))
     if found is not None and found.trigger == DELETING:
         return False  # an earlier update let it go: this one must not start it again
-    if not _is_replaced(record, observed):
-        return True
+    if not (record.is_good or _is_replaced(record, observed)):
+        return True  # a good spec has once replaced it; a new controller does not see that at first
     if name == record.previous_ingress:
         return False
     return _has_replicas(DeploymentId(record.name, record.previous_ingress), observed) and (

@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+RAY_ONLY = ("pip", "uv", "conda", "py_modules", "container", "image_uri", "py_executable", "java_jars")
+"""Keys of Ray's `runtime_env` that install or load something."""
+NOT_INSTALLED = "is not supported; install what replicas need in the environment that the nodes run in"
+
 MAX_SHOWN_CHARS = 80
 """Longer values are cut."""
 
@@ -29,7 +33,8 @@ def _reason(details: Any) -> str:
         # One of our own validators: its text names the value already.
         return str(details["msg"]).partition(", ")[2]
     if details["type"] == "extra_forbidden":
-        return "there is no such key; check its spelling"
+        is_ray_only = "runtime_env" in details["loc"] and details["loc"][-1] in RAY_ONLY
+        return NOT_INSTALLED if is_ray_only else "there is no such key; check its spelling"
     if details["type"] == "missing":
         return "is required"
     shown = repr(details["input"])

@@ -263,7 +263,7 @@ def test_a_working_dir_is_uploaded_to_the_nodes(cluster: TcpCluster, code: Path,
         ({"working_dir": "elsewhere"}, r"'elsewhere' \(.*\) does not exist"),
         ({"working_dir": "/elsewhere"}, r"ImportError: the working_dir '/elsewhere' does not exist here"),
         ({}, "ImportError: import path 'its_app:app': there is no module 'its_app'"),
-        ({"pip": ["numpy"]}, r"applications\.0\.runtime_env: pip is not supported, only working_dir"),
+        ({"pip": ["numpy"]}, r"applications\.0\.runtime_env\.pip: is not supported; install what"),
     ],
 )
 def test_code_that_cannot_be_had_is_named_without_our_own_frames(

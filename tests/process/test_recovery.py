@@ -190,6 +190,45 @@ def test_a_delete_is_finished_by_the_next_controller(url: str, journal: Journal,
     assert application() is None
 
 
+def test_what_an_update_let_go_is_not_started_again_by_the_next_controller(
+    url: str, journal: Journal, tmp_path: Path
+) -> None:
+    """While it drains, it counts as neither wanted nor gone."""
+    pen, gate = journal.pen, Gate(tmp_path / "gate")
+
+    @serve.deployment
+    class Back:
+        def __init__(self) -> None:
+            pen.note("back")
+
+        async def hold(self) -> str:
+            pen.note("in")
+            await gate.passed()
+            return "done"
+
+    @serve.deployment
+    class Front:
+        def __init__(self, _back: Any = None) -> None:
+            pass
+
+        def __call__(self) -> str:
+            return "front"
+
+    serve.run(Front.bind(Back.bind()))
+    held = serve.get_deployment_handle("Back", "default").hold.remote()
+    journal.wait_for("in")
+    serve.run(Front.bind())
+    wait_until(lambda: [d.name for d in application().deployments] == ["Front"])
+    epoch = cluster_status().epoch
+    os.kill(child_running("slipknot_controller"), signal.SIGKILL)
+    wait_until(lambda: cluster_status().epoch > epoch and application().deployments[0].status == "HEALTHY")
+    gate.open()
+    assert held.result() == "done"
+    wait_until(lambda: [node.replica_count for node in cluster_status().nodes] == [1])
+    assert journal.notes == ["back", "in"]
+    serve.delete("default")
+
+
 def agent_pid() -> int:
     """Of the node agent; 0 while there is none."""
     return next((node.pid for node in cluster_status().nodes), 0)

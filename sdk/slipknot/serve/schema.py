@@ -116,20 +116,6 @@ class DeploymentSchema(BaseModel):
         return self
 
 
-_RAY_ONLY = (
-    "pip",
-    "uv",
-    "conda",
-    "py_modules",
-    "container",
-    "image_uri",
-    "py_executable",
-    "java_jars",
-    "config",
-)
-"""Keys of Ray's runtime_env that would install or load something."""
-
-
 class RuntimeEnv(BaseModel):
     """Where an application's code runs."""
 
@@ -145,17 +131,6 @@ class RuntimeEnv(BaseModel):
     """What of `working_dir` is not uploaded, as in .gitignore."""
     archive: str = ""
     """Name of an archive that was uploaded as `working_dir`; `slipknot deploy` writes it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_what_only_ray_has(cls, values: Any) -> Any:
-        found = [key for key in values if key in _RAY_ONLY] if isinstance(values, Mapping) else []
-        if found:
-            raise ValueError(
-                f"{found[0]} is not supported, only {', '.join(cls.model_fields)} are; install what replicas "
-                "need in the environment that the nodes run in"
-            )
-        return values
 
     @field_validator("archive")
     @classmethod

@@ -1,0 +1,63 @@
+"""What a deployment that an update has no more is wanted for, and until when."""
+
+from dataclasses import replace
+
+from slipknot_controller.desired import ApplicationRecord
+from slipknot_controller.lifecycle import DeploymentStatus
+from slipknot_controller.observed import ObservedDeployment, Registration
+from slipknot_controller.rollout import after_rollout, wanted_deployments
+from slipknot_core.ids import DeploymentId
+from slipknot_core.spec import ApplicationSpec, CodeSource, DeploymentSpec
+
+FRONT, BACK, NEW = (DeploymentId("app", name) for name in ("Front", "Back", "New"))
+
+
+def spec(*names: str, version: str) -> ApplicationSpec:
+    return ApplicationSpec(
+        "app", names[0], tuple(DeploymentSpec(n, CodeSource(), version=version) for n in names)
+    )
+
+
+def updated(*names: str) -> ApplicationRecord:
+    """After an update of Front and Back, which were good, to these."""
+    first = ApplicationRecord("app", 1, 0.0).with_spec(spec("Front", "Back", version="v1"), 1, 0.0)
+    return replace(first, is_good=True).with_spec(spec(*names, version="v2"), 2, 0.0)
+
+
+def running(record: ApplicationRecord, deployment_id: DeploymentId) -> ObservedDeployment:
+    """One replica of what is wanted."""
+    found, wanted = ObservedDeployment(), wanted_deployments(record, {})[deployment_id]
+    assert wanted is not None
+    found.want(wanted)
+    name = f"r-{deployment_id.name}"
+    found.launched(name, wanted.spec, 0.0)
+    found.joined(Registration(name, wanted.spec.version, f"unix:{name}"), 0.0)
+    found.running(name, 0.0)
+    found.set_status("", DeploymentStatus.HEALTHY, "", "")
+    return found
+
+
+def test_it_serves_until_the_new_ones_do() -> None:
+    record = updated("Front")
+    assert wanted_deployments(record, {})[BACK] is not None
+    assert wanted_deployments(record, {FRONT: running(record, FRONT)})[BACK] is None
+
+
+def test_a_controller_that_takes_over_does_not_start_again_what_was_let_go() -> None:
+    """It knows that from the record, before it has made up its mind about what runs."""
+    record = updated("Front")
+    good = after_rollout(record, {FRONT: running(record, FRONT)})
+    assert good is not None and [d.name for d in good.retiring] == ["Back"]
+    assert wanted_deployments(good, {})[BACK] is None
+
+
+def test_what_a_former_ingress_may_still_call_stays_as_long_as_that() -> None:
+    record = updated("New")
+    old = running(record, FRONT)
+    now = {NEW: running(record, NEW), FRONT: old}
+    good = after_rollout(record, now)
+    assert good is not None and good.previous_ingress == "Front"
+    for seen in (now, {FRONT: old}):  # the second is what the next controller sees at first
+        assert wanted_deployments(good, seen)[FRONT] is None
+        assert wanted_deployments(good, seen)[BACK] is not None
+    assert wanted_deployments(good, {NEW: now[NEW]})[BACK] is None
