@@ -72,6 +72,10 @@ class ApplicationRecord:
     is_deleting: bool = False
     is_good: bool = False
     """The spec has once been HEALTHY as a whole."""
+    is_through: bool = False
+    """It has once had no replica of an old version beside it: what retires was let go. The next controller
+    does not see that at first.
+    """
     previous: ApplicationSpec | None = None
     """The last good spec, for as long as `spec` is not."""
     failure: str = ""
@@ -132,6 +136,7 @@ class ApplicationRecord:
             retiring=tuple(retiring.values()),
             previous_ingress=self._previous_ingress(spec, set(retiring) | names),
             is_good=False,
+            is_through=False,
             failure="",
         )
 
@@ -153,6 +158,7 @@ class ApplicationRecord:
             "previous_ingress": self.previous_ingress,
             "is_deleting": self.is_deleting,
             "is_good": self.is_good,
+            "is_through": self.is_through,
             "has_previous": self.previous is not None,
             "failure": self.failure,
             "deploy_id": self.deploy_id,
@@ -185,6 +191,7 @@ class ApplicationRecord:
             previous_ingress=head["previous_ingress"],
             is_deleting=head["is_deleting"],
             is_good=head["is_good"],
+            is_through=head.get("is_through", False),
             previous=previous,
             failure=head["failure"],
             deploy_id=head.get("deploy_id", ""),

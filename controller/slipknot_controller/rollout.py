@@ -40,18 +40,20 @@ def is_deleted(record: ApplicationRecord, observed: Observed) -> bool:
 
 
 def after_rollout(record: ApplicationRecord, observed: Observed) -> ApplicationRecord | None:
-    """The record after the next step of a rollout: its spec is good, or all that retires is gone. None:
-    nothing changes yet.
+    """The record after the next step of a rollout: its spec is good, or nothing of an old version is left, or
+    all that retires is gone. None: nothing changes yet.
     """
-    if record.is_deleting or record.spec is None or not _is_replaced(record, observed):
+    if record.is_deleting or record.spec is None:
         return None
-    if not record.is_good:
+    if not record.is_good and _is_healthy(record, observed):
         return replace(record, is_good=True, previous=None)
-    if not (record.retiring or record.previous_ingress):
+    if not (record.retiring or record.previous_ingress) or not _is_replaced(record, observed):
         return None
+    if not record.is_through:
+        return replace(record, is_through=True)
     if any(_has_replicas(DeploymentId(record.name, d.name), observed) for d in record.retiring):
         return None
-    return replace(record, retiring=(), previous_ingress="")
+    return replace(record, retiring=(), previous_ingress="", is_through=False)
 
 
 def serving_ingress(record: ApplicationRecord, observed: Observed) -> str:
@@ -93,8 +95,8 @@ def _is_still_needed(record: ApplicationRecord, name: str, observed: Observed) -
     found = observed.get(DeploymentId(record.name, name))
     if found is not None and found.trigger == DELETING:
         return False  # an earlier update let it go: this one must not start it again
-    if not (record.is_good or _is_replaced(record, observed)):
-        return True  # a good spec has once replaced it; a new controller does not see that at first
+    if not (record.is_through or _is_replaced(record, observed)):
+        return True
     if name == record.previous_ingress:
         return False
     return _has_replicas(DeploymentId(record.name, record.previous_ingress), observed) and (
@@ -102,20 +104,34 @@ def _is_still_needed(record: ApplicationRecord, name: str, observed: Observed) -
     )
 
 
+def _is_healthy(record: ApplicationRecord, observed: Observed) -> bool:
+    """The spec serves as a whole; replicas of an old version may still finish what they have."""
+    return all(_serves(found, spec) for spec, found in _found(record, observed))
+
+
 def _is_replaced(record: ApplicationRecord, observed: Observed) -> bool:
+    """And no replica of an old version is left."""
     return all(
-        _is_all_new(observed.get(DeploymentId(record.name, d.name)), d)
-        for d in (record.spec.deployments if record.spec else ())
+        found is not None
+        and _serves(found, spec)
+        and all(r.version == spec.version for r in found.replicas.values())
+        for spec, found in _found(record, observed)
     )
 
 
-def _is_all_new(observed: ObservedDeployment | None, spec: DeploymentSpec) -> bool:
+def _found(
+    record: ApplicationRecord, observed: Observed
+) -> list[tuple[DeploymentSpec, ObservedDeployment | None]]:
+    specs = record.spec.deployments if record.spec else ()
+    return [(spec, observed.get(DeploymentId(record.name, spec.name))) for spec in specs]
+
+
+def _serves(observed: ObservedDeployment | None, spec: DeploymentSpec) -> bool:
     return (
         observed is not None
         and observed.status is DeploymentStatus.HEALTHY
         and observed.wanted is not None
         and observed.wanted.spec == spec
-        and all(r.version == spec.version for r in observed.replicas.values())
     )
 
 

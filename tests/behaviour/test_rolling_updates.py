@@ -1,9 +1,12 @@
 """Updates replica by replica under load, and the return to the version before when the new one fails."""
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI, WebSocket
 from websockets.exceptions import ConnectionClosed
@@ -13,6 +16,7 @@ from slipknot import _connection, serve
 from slipknot._api import RunTarget, run_many
 from slipknot_proto.v1 import controller_pb2
 from tests.support.cluster_status import application, running_replicas, wait_for_status, wait_until
+from tests.support.journal import Gate, Journal
 from tests.support.load import Load
 
 from .conftest import ServeApp
@@ -151,6 +155,31 @@ def test_an_update_of_an_update_that_failed_returns_to_the_last_good_version(ser
     wait_until(lambda: application().message.startswith("Rolled back"))
     assert serve.get_app_handle("default").remote().result() == "one"
     wait_for_status("DEPLOY_FAILED")
+
+
+def test_a_version_that_serves_is_the_one_to_return_to_while_the_one_before_still_drains(
+    serve_app: ServeApp, journal: Journal, make_gate: Callable[..., Gate]
+) -> None:
+    pen, gate = journal.pen, make_gate()
+
+    @serve.deployment(name="Says")
+    class Held:
+        async def __call__(self) -> str:
+            pen.note("in")
+            await gate.passed()
+            return "one"
+
+    app = serve_app(Held.bind())
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(httpx.get, app.url, timeout=30)
+        journal.wait_for("in")
+        serve_app(Says.bind("two"))
+        with pytest.raises(RuntimeError, match="worse than before"):
+            serve.run(Broken.bind())
+        wait_until(lambda: application().message.startswith("Rolled back"))
+        assert app.client.get("/").text == "two"
+        gate.open()
+        assert held.result().text == "one"
 
 
 def test_a_replica_that_is_stopped_while_it_is_being_started_ends(serve_app: ServeApp) -> None:
