@@ -3,7 +3,6 @@
 import json
 import os
 
-from slipknot_core.failures import format_traceback
 from slipknot_core.spec import ImportSource
 from slipknot_proto.v1 import registry_pb2
 
@@ -22,7 +21,9 @@ def build(command: registry_pb2.BuildApplication) -> registry_pb2.BuildResult:
         )
         result.application.CopyFrom(spec.to_proto())
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything when imported
-        result.error = _explained(error)
+        from slipknot._user_code import explained
+
+        result.error = explained(error)
     return result
 
 
@@ -32,13 +33,3 @@ def build_from_fds(command_fd: int, result_fd: int) -> None:
         command = registry_pb2.BuildApplication.FromString(file.read())
     with os.fdopen(result_fd, "wb") as file:
         file.write(build(command).SerializeToString())
-
-
-def _explained(error: BaseException) -> str:
-    """What the user's code raised, from its first line on; or what slipknot says, which needs no place."""
-    from slipknot._user_code import user_traceback
-
-    of_the_user = user_traceback(error)
-    if of_the_user is None and isinstance(error, ImportError | TypeError | ValueError):
-        return f"{type(error).__name__}: {error}"
-    return of_the_user or format_traceback(error)

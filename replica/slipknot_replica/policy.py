@@ -5,9 +5,9 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from slipknot_core.failures import format_traceback
 from slipknot_core.spec import ImportSource
 from slipknot_proto.v1 import registry_pb2
 
@@ -21,7 +21,9 @@ def evaluate(command: registry_pb2.EvaluatePolicy) -> registry_pb2.PolicyResult:
     try:
         result.result_json = _call(command)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
-        result.error = format_traceback(error)
+        from slipknot._user_code import explained
+
+        result.error = explained(error)
     return result
 
 
@@ -37,10 +39,11 @@ def _call(command: registry_pb2.EvaluatePolicy) -> str:
     from slipknot._builder import use_directory
     from slipknot._import_path import import_attribute
     from slipknot._modules import extend_python_path
+    from slipknot._user_code import call_user_code
 
     extend_python_path(list(command.python_path))
     use_directory(ImportSource.from_proto(command.source).working_dir)
-    policy = import_attribute(command.policy_function)
+    policy = partial(call_user_code, import_attribute(command.policy_function))
     told, kwargs = json.loads(command.context_json), json.loads(command.kwargs_json or "{}")
     if command.for_application:
         return json.dumps(_for_application(policy, [_context(values) for values in told], kwargs))

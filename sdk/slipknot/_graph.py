@@ -173,7 +173,14 @@ def load_deployment(
     make_handle = functools.partial(_call_factory, handle_factory or _new_handle, app_name)
     extend_python_path(spec.code.python_path)
     if spec.code.import_source is None:
-        code, (args, kwargs) = _pickling.load(spec.code.pickle, make_handle)
+        try:
+            code, (args, kwargs) = _pickling.load(spec.code.pickle, make_handle)
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"the code of deployment {spec.name!r} came by value and needs the module {error.name!r}, "
+                "which is not on this node; install it there, or deploy with the directory that has it: "
+                "slipknot deploy module:app --working-dir DIR"
+            ) from error
         assert code is not None
         func_or_class, adapter = code
         return LoadedDeployment(func_or_class, args, kwargs, adapter)

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
+from slipknot_core.failures import format_traceback
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -25,6 +27,16 @@ def user_traceback(error: BaseException) -> str | None:
     while below is not None and _is_of_importlib(below):
         below = below.tb_next
     return "".join(traceback.format_exception(type(error), error, below)).rstrip()
+
+
+def explained(error: BaseException) -> str:
+    """What came out of `call_user_code`, from the user's first line on; or what slipknot says itself, which
+    needs no place; or everything.
+    """
+    of_the_user = user_traceback(error)
+    if of_the_user is None and isinstance(error, ImportError | TypeError | ValueError):
+        return f"{type(error).__name__}: {error}"
+    return of_the_user or format_traceback(error)
 
 
 def _is_of_importlib(frame: TracebackType) -> bool:

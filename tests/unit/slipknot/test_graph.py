@@ -396,6 +396,22 @@ def test_wrong_import_paths(path: str, error: type[Exception]) -> None:
         built(ImportSource(path))
 
 
+def test_a_module_that_is_not_on_the_node_is_named_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code that comes by value refers to modules by name."""
+    (tmp_path / "only_here.py").write_text("class Helper: pass")
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        from only_here import Helper  # type: ignore[import-not-found]
+
+        spec = only(build_application(Model.bind(Helper())))
+    del sys.modules["only_here"]
+    elsewhere = replace(spec, code=replace(spec.code, python_path=()))
+    with pytest.raises(ImportError, match=r"needs the module 'only_here'.* --working-dir DIR"):
+        load_deployment(elsewhere, "app")
+
+
 def test_python_path_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica finds the modules next to the driver's script; missing directories are passed over."""
     monkeypatch.setattr(sys, "path", list(sys.path))
