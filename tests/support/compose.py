@@ -111,7 +111,7 @@ class Compose:
 
     def status(self) -> Any:
         """What a controller that answers says; None if none does."""
-        for container in self._controllers():
+        for container in self.controllers():
             try:
                 with new_blocking_channel(f"{address_of(container)}:7000", self.credentials) as channel:
                     stub = controller_pb2_grpc.ControllerServiceStub(channel)
@@ -134,7 +134,7 @@ class Compose:
         request = controller_pb2.ScaleDeploymentRequest(
             app_name="default", deployment_name=deployment, num_replicas=count
         )
-        for container in self._controllers():
+        for container in self.controllers():
             try:
                 with new_blocking_channel(f"{address_of(container)}:7000", self.credentials) as channel:
                     controller_pb2_grpc.ControllerServiceStub(channel).ScaleDeployment(
@@ -168,13 +168,14 @@ class Compose:
     def credentials(self) -> Credentials:
         """Those of a member."""
         if self._credentials is None:
-            container = self._controllers()[0]
+            container = self.controllers()[0]
             self._credentials = Credentials(
                 docker("exec", container, "cat", "/run/slipknot/secrets/token").strip()
             )
         return self._credentials
 
-    def _controllers(self) -> list[str]:
+    def controllers(self) -> list[str]:
+        """Ids of the running containers of controllers."""
         names = self("config", "--services").split()
         return self.containers(*(name for name in names if name.startswith("controller")))
 
