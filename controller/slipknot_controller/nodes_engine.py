@@ -62,7 +62,12 @@ class PolicyCommand:
     call: PolicyCall
 
 
-Command = StartCommand | StopCommand | BuildCommand | PolicyCommand
+@dataclass(frozen=True, slots=True)
+class LeavingNoted:
+    """Nothing more is placed on a node that has said that it leaves."""
+
+
+Command = StartCommand | StopCommand | BuildCommand | PolicyCommand | LeavingNoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,8 @@ class NodeSession:
 
     info: NodeInfo
     heard_at_s: float = field(default_factory=time.monotonic)
+    is_leaving: bool = False
+    """It finishes what it has; nothing more is placed there."""
     outbox: Outbox[Command] = field(default_factory=Outbox)
     builds: dict[str, asyncio.Future[ApplicationSpec | str]] = field(default_factory=dict)
     evaluations: dict[str, asyncio.Future[PolicyOutcome]] = field(default_factory=dict)
@@ -118,7 +125,7 @@ class NodesEngine:
 
     def can_build(self) -> bool:
         """As `Engine.can_build`."""
-        return bool(self._sessions)
+        return any(not session.is_leaving for session in self._sessions.values())
 
     def ensure(self, launch: ReplicaLaunch) -> str:
         """As `Engine.ensure`."""
@@ -231,6 +238,12 @@ class NodesEngine:
         self._listener.node_left([h.replica_id for h in self._holdings.values() if h.node_id == node_id])
         self._room_changed()
 
+    def leaving(self, session: NodeSession) -> None:
+        """A node agent is about to end its replicas, and itself."""
+        session.is_leaving = True
+        session.outbox.put(LeavingNoted())
+        logger.info("Node %s drains.", session.info.node_id)
+
     def process_exited(self, session: NodeSession, replica_id: str, message: str) -> None:
         """A node agent has seen a process end."""
         holding = self._holdings.get(replica_id)
@@ -292,13 +305,14 @@ class NodesEngine:
         return [
             replace(session.info.offer, node_id=node_id, answers=session.heard_at_s >= silent_since_s)
             for node_id, session in self._sessions.items()
+            if not session.is_leaving
         ]
 
     def _builder(self) -> NodeSession:
         """The node that answers and has the fewest processes."""
-        if not self._sessions:
+        offers = {offer.node_id: offer for offer in self._offers()}
+        if not offers:
             raise NoRoom("no node has joined the cluster")
         counts = Counter(holding.node_id for holding in self._holdings.values())
-        offers = {offer.node_id: offer for offer in self._offers()}
-        best = min(self._sessions, key=lambda n: (not offers[n].answers, counts[n], n))
+        best = min(offers, key=lambda n: (not offers[n].answers, counts[n], n))
         return self._sessions[best]

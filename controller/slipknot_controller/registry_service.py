@@ -24,6 +24,7 @@ from .lifecycle import ReplicaState
 from .nodes_engine import (
     BuildCommand,
     Command,
+    LeavingNoted,
     NodeInfo,
     NodeSession,
     PolicyCommand,
@@ -172,6 +173,8 @@ async def _read_node(
                 result = request.build_result
                 outcome = result.error or ApplicationSpec.from_proto(result.application)
                 engine.build_finished(session, result.build_id, outcome)
+            case "leaving":
+                engine.leaving(session)
             case "policy_result":
                 answer = request.policy_result
                 evaluated = PolicyOutcome(answer.result_json, answer.error)
@@ -256,6 +259,8 @@ def _command_message(command: Command) -> registry_pb2.JoinNodeResponse:
         case StopCommand(replica_id, grace_s):
             stop = registry_pb2.StopReplica(replica_id=replica_id, grace_s=grace_s)
             return registry_pb2.JoinNodeResponse(stop_replica=stop)
+        case LeavingNoted():
+            return registry_pb2.JoinNodeResponse(leaving_noted=registry_pb2.LeavingNoted())
         case PolicyCommand(evaluation_id, call):
             evaluate = registry_pb2.EvaluatePolicy(
                 evaluation_id=evaluation_id,

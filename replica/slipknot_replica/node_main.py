@@ -221,6 +221,7 @@ async def _serve(config: NodeConfig, inheritance: Inheritance, metrics_dir: str)
     await stop_wanted.wait()
     await health.stop()
     welcome.cancel()
+    await session.leave()
     await machine.stop()
     await asyncio.sleep(0.05)  # let the news of the last exits out
     await session.stop()

@@ -28,6 +28,8 @@ from slipknot_proto.v1 import registry_pb2, registry_pb2_grpc
 
 logger = logging.getLogger("slipknot.serve")
 
+LEAVE_TIMEOUT_S = 1.0
+"""For the controller to note that this node leaves; then its replicas end in any case."""
 ALIVE_PERIOD_S = 1.0
 """The controller hears of a node at least so often."""
 
@@ -105,6 +107,8 @@ class NodeSession:
         self._tasks = TaskOwner(f"node {node_id}")
         self._news: list[Request] = []
         self._wake = asyncio.Event()
+        self._is_leaving = False
+        self._leaving_noted = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<NodeSession {self.node_id}: {len(self._machine.held())} replicas>"
@@ -112,6 +116,13 @@ class NodeSession:
     async def start(self) -> None:
         """Join in the background."""
         self._tasks.spawn(self._keep_joined(), "join")
+
+    async def leave(self) -> None:
+        """Have the controller place nothing more here, as far as it can be reached."""
+        self._is_leaving = True
+        self._put(Request(leaving=registry_pb2.NodeLeaving()))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._leaving_noted.wait(), LEAVE_TIMEOUT_S)
 
     async def stop(self) -> None:
         """Leave; twice is fine."""
@@ -178,6 +189,8 @@ class NodeSession:
         self._hello.replicas.extend(self._machine.held())
         self._hello.replica_ids.extend(replica.replica_id for replica in self._hello.replicas)
         yield Request(hello=self._hello)
+        if self._is_leaving:
+            yield Request(leaving=registry_pb2.NodeLeaving())
         while news is self._news:
             while news:
                 yield news.pop(0)
@@ -209,6 +222,8 @@ class NodeSession:
                 self._machine.stop_replica(response.stop_replica.replica_id, response.stop_replica.grace_s)
             case "build_application":
                 self._tasks.spawn(self._build(response.build_application), "build")
+            case "leaving_noted":
+                self._leaving_noted.set()
             case "evaluate_policy":
                 self._tasks.spawn(self._evaluate(response.evaluate_policy), "evaluate policy")
             case _:

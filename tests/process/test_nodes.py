@@ -28,6 +28,7 @@ from tests.support.cluster_status import (
     wait_for_status,
     wait_until,
 )
+from tests.support.journal import Gate, Journal
 from tests.support.load import Load
 from tests.support.processes import descendants, is_alive
 from tests.support.tcp_cluster import TcpCluster
@@ -67,6 +68,13 @@ def clean(cluster: TcpCluster) -> Iterator[None]:
     yield
     for name in [a.name for a in cluster_status().applications]:
         serve.delete(name)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """What handlers note."""
+    with Journal(tmp_path) as opened:
+        yield opened
 
 
 def needing(**options: Any) -> Any:
@@ -303,3 +311,33 @@ def test_archives_that_the_cluster_does_not_have_or_take(cluster: TcpCluster, tm
         return await asyncio.gather(*(upload_directory(connection, tmp_path / "d") for _ in range(3)))
 
     assert len(set(connection.run(together()))) == 1
+
+
+def test_what_a_node_that_drains_had_goes_to_others_at_once(
+    cluster: TcpCluster, journal: Journal, tmp_path: Path
+) -> None:
+    """And not to itself, which has the fewest replicas then; it has work until the gate opens."""
+    gate, pen = Gate(tmp_path / "gate"), journal.pen
+
+    @serve.deployment(num_replicas=2, ray_actor_options={"num_cpus": 0})
+    class Held:
+        async def hold(self) -> None:
+            pen.note("in")
+            await gate.passed()
+
+    handle = serve.run(Held.bind())
+    held = [handle.hold.remote() for _ in range(8)]
+    journal.wait_for("in", 8)
+    node = cluster.nodes[0]
+    try:
+        node.signal(signal.SIGTERM)
+        wait_until(lambda: places() == [("node-1", ()), ("node-1", ())])
+        assert "node-0" in {n.node_id for n in cluster_status().nodes}  # it still works
+        gate.open()
+        for response in held:
+            response.result(timeout_s=WAIT_S)
+        wait_until(lambda: {n.node_id for n in cluster_status().nodes} == {"node-1"})
+    finally:
+        gate.open()
+        node.end()
+        node.start()

@@ -159,18 +159,24 @@ class DrainReplica(_message.Message):
     def __init__(self, timeout_s: _Optional[float] = ...) -> None: ...
 
 class JoinNodeRequest(_message.Message):
-    __slots__ = ("hello", "replica_exited", "build_result", "alive", "policy_result")
+    __slots__ = ("hello", "replica_exited", "build_result", "alive", "policy_result", "leaving")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     REPLICA_EXITED_FIELD_NUMBER: _ClassVar[int]
     BUILD_RESULT_FIELD_NUMBER: _ClassVar[int]
     ALIVE_FIELD_NUMBER: _ClassVar[int]
     POLICY_RESULT_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
     hello: NodeHello
     replica_exited: ReplicaExited
     build_result: BuildResult
     alive: NodeAlive
     policy_result: PolicyResult
-    def __init__(self, hello: _Optional[_Union[NodeHello, _Mapping]] = ..., replica_exited: _Optional[_Union[ReplicaExited, _Mapping]] = ..., build_result: _Optional[_Union[BuildResult, _Mapping]] = ..., alive: _Optional[_Union[NodeAlive, _Mapping]] = ..., policy_result: _Optional[_Union[PolicyResult, _Mapping]] = ...) -> None: ...
+    leaving: NodeLeaving
+    def __init__(self, hello: _Optional[_Union[NodeHello, _Mapping]] = ..., replica_exited: _Optional[_Union[ReplicaExited, _Mapping]] = ..., build_result: _Optional[_Union[BuildResult, _Mapping]] = ..., alive: _Optional[_Union[NodeAlive, _Mapping]] = ..., policy_result: _Optional[_Union[PolicyResult, _Mapping]] = ..., leaving: _Optional[_Union[NodeLeaving, _Mapping]] = ...) -> None: ...
+
+class NodeLeaving(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class NodeHello(_message.Message):
     __slots__ = ("node_id", "hostname", "pid", "num_cpus", "memory_bytes", "replica_ids", "labels", "incarnation", "seen_epoch", "admin_address", "gpu_ids", "custom_resources", "replicas")
@@ -273,20 +279,26 @@ class BuildResult(_message.Message):
     def __init__(self, build_id: _Optional[str] = ..., application: _Optional[_Union[_spec_pb2.ApplicationSpec, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
 
 class JoinNodeResponse(_message.Message):
-    __slots__ = ("epoch", "welcome", "start_replica", "stop_replica", "build_application", "evaluate_policy")
+    __slots__ = ("epoch", "welcome", "start_replica", "stop_replica", "build_application", "evaluate_policy", "leaving_noted")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     START_REPLICA_FIELD_NUMBER: _ClassVar[int]
     STOP_REPLICA_FIELD_NUMBER: _ClassVar[int]
     BUILD_APPLICATION_FIELD_NUMBER: _ClassVar[int]
     EVALUATE_POLICY_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_NOTED_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     welcome: NodeWelcome
     start_replica: StartReplica
     stop_replica: StopReplica
     build_application: BuildApplication
     evaluate_policy: EvaluatePolicy
-    def __init__(self, epoch: _Optional[int] = ..., welcome: _Optional[_Union[NodeWelcome, _Mapping]] = ..., start_replica: _Optional[_Union[StartReplica, _Mapping]] = ..., stop_replica: _Optional[_Union[StopReplica, _Mapping]] = ..., build_application: _Optional[_Union[BuildApplication, _Mapping]] = ..., evaluate_policy: _Optional[_Union[EvaluatePolicy, _Mapping]] = ...) -> None: ...
+    leaving_noted: LeavingNoted
+    def __init__(self, epoch: _Optional[int] = ..., welcome: _Optional[_Union[NodeWelcome, _Mapping]] = ..., start_replica: _Optional[_Union[StartReplica, _Mapping]] = ..., stop_replica: _Optional[_Union[StopReplica, _Mapping]] = ..., build_application: _Optional[_Union[BuildApplication, _Mapping]] = ..., evaluate_policy: _Optional[_Union[EvaluatePolicy, _Mapping]] = ..., leaving_noted: _Optional[_Union[LeavingNoted, _Mapping]] = ...) -> None: ...
+
+class LeavingNoted(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class NodeWelcome(_message.Message):
     __slots__ = ("epoch",)

@@ -5,10 +5,13 @@ import time
 
 import pytest
 
+from slipknot_controller.desired import Build
+from slipknot_controller.engine import NoRoom
 from slipknot_controller.leases import Leases, ProveAliveOrder
-from slipknot_controller.nodes_engine import NodeInfo, NodesEngine
-from slipknot_controller.placement import Holding
+from slipknot_controller.nodes_engine import LeavingNoted, NodeInfo, NodesEngine
+from slipknot_controller.placement import Holding, NodeOffer
 from slipknot_core.ids import DeploymentId
+from slipknot_core.spec import CodeSource, DeploymentSpec, ImportSource, ReplicaLaunch
 
 pytestmark = pytest.mark.anyio
 
@@ -46,4 +49,21 @@ async def test_a_node_watches_over_the_replicas_it_names_while_it_is_here() -> N
     assert not engine.is_watched("r1")
     engine.joined(NodeInfo("n1"), [holding])
     assert engine.is_watched("r1")
+    engine.close()
+
+
+async def test_a_node_that_leaves_gets_neither_replicas_nor_builds() -> None:
+    """Until it has joined anew."""
+    engine = NodesEngine()
+    session = engine.joined(NodeInfo("n1", offer=NodeOffer("n1")), [])
+    engine.leaving(session)
+    assert await session.outbox.get() == LeavingNoted()
+    launch = ReplicaLaunch("r1", "app", DeploymentSpec("Model", CodeSource()), "", "")
+    assert not engine.can_build()
+    with pytest.raises(NoRoom, match="no node has joined"):
+        engine.ensure(launch)
+    with pytest.raises(NoRoom, match="no node has joined"):
+        await engine.build("app", Build(ImportSource("m:app")), 1.0)
+    engine.joined(NodeInfo("n1", offer=NodeOffer("n1")), [])
+    assert (engine.can_build(), engine.ensure(launch)) == (True, "n1")
     engine.close()
