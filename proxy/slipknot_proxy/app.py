@@ -1,10 +1,12 @@
-"""The proxy's ASGI application: built-in endpoints, routing, and one exchange for each request.
+"""The proxy's application: built-in endpoints, routing, and one exchange for each request.
 
-HTTP goes through the `HttpCycle` that our protocol puts into the scope, not through `receive` and `send`:
-that saves a task for each request and says exactly when the client leaves. WebSockets are plain ASGI.
+A request is an `HttpCycle`, not ASGI's scope, `receive` and `send`: most are over without a task of their
+own, and it says exactly when the client leaves. WebSockets are plain ASGI.
 """
 
+import asyncio
 import json
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -25,12 +27,14 @@ from slipknot_proto.v1.payload_pb2 import CancelReason
 from . import failure_response, request_headers
 from .config import ProxyConfig
 from .failure_response import FailureResponse
-from .http_cycle import EXTENSION, HttpCycle
+from .http_cycle import HttpCycle
 from .http_request import FIRST_BODY_BYTES, HttpRequest
 from .metrics import ProxyCounts
 from .spans import begin_span
 from .upload import Upload
 from .websocket import WebSocket
+
+logger = logging.getLogger("slipknot.serve")
 
 NOT_POPULATED = FailureResponse(503, "Route table is not populated yet.")
 DRAINING = FailureResponse(503, "This node is being drained.")
@@ -52,7 +56,12 @@ class OpenExchange(Protocol):
     """`Dispatcher.open`."""
 
     def __call__(
-        self, deployment_id: Any, open_: replica_pb2.Open, deadline: Deadline, *, repeatable: bool = False
+        self,
+        deployment_id: Any,
+        first: replica_pb2.CallFrame,
+        deadline: Deadline,
+        *,
+        repeatable: bool = False,
     ) -> Exchange:
         """Begin an exchange."""
 
@@ -83,6 +92,7 @@ class ProxyApp:
         self._has_had_routes = self._has_snapshot = False
         self._tasks = TaskOwner("proxy")
         self._ongoing: set[Cancellable] = set()
+        self._idle_waiters: list[asyncio.Future[None]] = []
 
     def __repr__(self) -> str:
         return f"<ProxyApp {len(self.routes.routes)} routes, {len(self._ongoing)} ongoing>"
@@ -103,6 +113,13 @@ class ProxyApp:
         for request in tuple(self._ongoing):
             request.cancel(reason)
 
+    async def idle(self) -> None:
+        """Wait until nothing is under way."""
+        while self._ongoing:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle_waiters.append(waiter)
+            await waiter
+
     async def stop(self) -> None:
         """End the tasks that are left; twice is fine."""
         await self._tasks.stop()
@@ -114,15 +131,21 @@ class ProxyApp:
         return None if self.routes.routes else NOT_POPULATED
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Serve one request or WebSocket."""
-        if scope["type"] == "http":
-            await self._http(scope["extensions"][EXTENSION])
-        elif scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
+        """Serve one WebSocket."""
+        await self._websocket(scope, receive, send)
+
+    def serve(self, cycle: HttpCycle) -> None:
+        """Answer an HTTP request, now or as the replies of a replica come. Call it in a context of the
+        request's own."""
+        try:
+            self._http(cycle)
+        except Exception:
+            logger.exception("proxy_failed on a request")
+            cycle.fail()
 
     # --- HTTP ---------------------------------------------------------------------------------------------
 
-    async def _http(self, cycle: HttpCycle) -> None:
+    def _http(self, cycle: HttpCycle) -> None:
         scope, headers = cycle.scope, cycle.headers
         cycle.request_id = request_headers.request_id(headers)
         path = scope["path"]
@@ -133,7 +156,9 @@ class ProxyApp:
             self._list_routes(cycle)
             return
         timeout_s = request_headers.timeout_s(headers, self._config.request_timeout_s)
-        request = HttpRequest(cycle, timeout_s=timeout_s, origin=self.origin, counts=self.counts)
+        request = HttpRequest(
+            cycle, timeout_s=timeout_s, origin=self.origin, counts=self.counts, on_ended=self._ended
+        )
         route = self.routes.match(path)
         context = request.context = self._enter(cycle.request_id, route, request.deadline, headers)
         if route is None:
@@ -151,15 +176,20 @@ class ProxyApp:
             )
             request.refuse(response, route, path)
             return
-        open_ = self._open_message(context, headers, http=self._http_request(cycle, route))
-        repeatable = self._config.retry_idempotent and open_.http.method in IDEMPOTENT_METHODS
-        exchange = self._open(route.ingress, open_, request.deadline, repeatable=repeatable)
-        upload = None if open_.http.end_of_body else Upload(cycle, exchange, self._tasks)
+        first = _first_frame(context, headers, http=self._http_request(cycle, route))
+        repeatable = self._config.retry_idempotent and scope["method"] in IDEMPOTENT_METHODS
+        exchange = self._open(route.ingress, first, request.deadline, repeatable=repeatable)
+        upload = None if cycle.is_body_taken else Upload(cycle, exchange, self._tasks)
         self._ongoing.add(request)
-        try:
-            await request.run(exchange, upload, route)
-        finally:
-            self._ongoing.discard(request)
+        request.begin(exchange, upload, route, self._tasks)
+
+    def _ended(self, request: Cancellable) -> None:
+        self._ongoing.discard(request)
+        if not self._ongoing:
+            waiters, self._idle_waiters = self._idle_waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
     def _list_routes(self, cycle: HttpCycle) -> None:
         if self.is_draining:
@@ -173,7 +203,7 @@ class ProxyApp:
             cycle.start(200, headers, body, complete=True)
 
     def _http_request(self, cycle: HttpCycle, route: Route) -> dict[str, Any]:
-        """The fields of a `replica_pb2.HttpRequest`: made inside its Open, it needs no copying."""
+        """The fields of a `replica_pb2.HttpRequest`."""
         scope = cycle.scope
         client, server = scope["client"] or ("", 0), scope["server"] or ("", 0)
         root_path = self._config.root_path
@@ -218,31 +248,32 @@ class ProxyApp:
         if route.unavailable:
             await socket.refuse(failure_response.app_unavailable(route.app_name), route, scope["path"])
             return
-        open_ = self._open_message(context, headers, websocket=self._websocket_request(scope, route))
-        exchange = self._open(route.ingress, open_, socket.deadline)
+        first = _first_frame(context, headers, websocket=self._websocket_request(scope, route))
+        exchange = self._open(route.ingress, first, socket.deadline)
         self._ongoing.add(socket)
         try:
             await socket.run(exchange, self._tasks, route)
         finally:
-            self._ongoing.discard(socket)
+            self._ended(socket)
 
-    def _websocket_request(self, scope: dict[str, Any], route: Route) -> replica_pb2.WebSocketRequest:
+    def _websocket_request(self, scope: dict[str, Any], route: Route) -> dict[str, Any]:
+        """The same of a `replica_pb2.WebSocketRequest`."""
         client, server = scope["client"] or ("", 0), scope["server"] or ("", 0)
         root_path = self._config.root_path
-        return replica_pb2.WebSocketRequest(
-            scheme=scope["scheme"],
-            http_version=scope["http_version"],
-            path=root_path + scope["path"],
-            raw_path=root_path.encode() + scope["raw_path"],
-            query_string=scope["query_string"],
-            root_path=self._root_path(route),
-            headers=[part for pair in scope["headers"] for part in pair],
-            client_host=client[0],
-            client_port=client[1],
-            server_host=server[0],
-            server_port=server[1] or 0,
-            subprotocols=scope["subprotocols"],
-        )
+        return {
+            "scheme": scope["scheme"],
+            "http_version": scope["http_version"],
+            "path": root_path + scope["path"],
+            "raw_path": root_path.encode() + scope["raw_path"],
+            "query_string": scope["query_string"],
+            "root_path": self._root_path(route),
+            "headers": [part for pair in scope["headers"] for part in pair],
+            "client_host": client[0],
+            "client_port": client[1],
+            "server_host": server[0],
+            "server_port": server[1] or 0,
+            "subprotocols": scope["subprotocols"],
+        }
 
     # --- both ---------------------------------------------------------------------------------------------
 
@@ -253,23 +284,10 @@ class ProxyApp:
     def _root_path(self, route: Route) -> str:
         return self._config.root_path + ("" if route.prefix == "/" else route.prefix)
 
-    def _open_message(
-        self, context: RequestContext, headers: dict[bytes, bytes], **request: Any
-    ) -> replica_pb2.Open:
-        return replica_pb2.Open(
-            request_id=context.request_id,
-            route=context.route,
-            multiplexed_model_id=request_headers.model_id(headers),
-            session_id=request_headers.text(headers, request_headers.SESSION_ID),
-            traceparent=context.traceparent,
-            tracestate=context.tracestate,
-            **request,
-        )
-
     def _enter(
         self, request_id: str, route: Route | None, deadline: Deadline, headers: dict[bytes, bytes]
     ) -> RequestContext:
-        """Tell the log who we are; the task has a context of its own."""
+        """Tell the log who we are."""
         context = RequestContext(request_id, deadline=deadline)
         if route is not None:
             context.route, context.app_name = route.prefix, route.app_name
@@ -281,6 +299,23 @@ class ProxyApp:
             )
         request_context.current.set(context)
         return context
+
+
+def _first_frame(
+    context: RequestContext, headers: dict[bytes, bytes], **request: dict[str, Any]
+) -> replica_pb2.CallFrame:
+    """The frame with the Open of a request; the whole is made in one go, so that no part is copied."""
+    return replica_pb2.CallFrame(
+        open={
+            "request_id": context.request_id,
+            "route": context.route,
+            "multiplexed_model_id": request_headers.model_id(headers),
+            "session_id": request_headers.text(headers, request_headers.SESSION_ID),
+            "traceparent": context.traceparent,
+            "tracestate": context.tracestate,
+            **request,
+        }
+    )
 
 
 def _respond(cycle: HttpCycle, response: FailureResponse) -> None:

@@ -76,7 +76,7 @@ class Drain:
         linger_s = min(max(self._config.lame_duck_s, MIN_LINGER_S), MAX_LINGER_S)
         await self._until_closed(min(deadline_s, loop.time() + linger_s))
         await self._until_answered(deadline_s)  # requests that were on their way
-        if state.tasks:
+        if self._is_busy:
             logger.warning("proxy_drain_timed_out cancelled=%d", self._app.ongoing)
             self._app.cancel_all(CancelReason.CANCEL_REASON_DRAIN_TIMEOUT)
             self._hurry.clear()
@@ -89,21 +89,28 @@ class Drain:
 
     # --- inside -------------------------------------------------------------------------------------------
 
+    @property
+    def _is_busy(self) -> bool:
+        """A request is under way, or a WebSocket."""
+        return bool(self._app.ongoing or self._state.tasks)
+
     async def _until_answered(self, deadline_s: float) -> None:
         """Wait until no request is under way, hurried or not."""
-        if not self._state.tasks:
+        if not self._is_busy:
             return
-        hurried = asyncio.ensure_future(self._hurry.wait())
+        waits = [asyncio.ensure_future(self._answered()), asyncio.ensure_future(self._hurry.wait())]
         try:
-            while self._state.tasks and not hurried.done():
-                left_s = deadline_s - asyncio.get_running_loop().time()
-                if left_s <= 0:
-                    return
-                requests = asyncio.ensure_future(asyncio.wait(tuple(self._state.tasks)))
-                await asyncio.wait((requests, hurried), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-                requests.cancel()
+            timeout_s = max(0.0, deadline_s - asyncio.get_running_loop().time())
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            hurried.cancel()
+            for wait in waits:
+                wait.cancel()
+
+    async def _answered(self) -> None:
+        while self._is_busy:
+            await self._app.idle()
+            if self._state.tasks:
+                await asyncio.wait(tuple(self._state.tasks))
 
     async def _until_closed(self, deadline_s: float) -> None:
         while self._state.connections and not self._hurry.is_set():

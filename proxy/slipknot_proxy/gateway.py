@@ -7,6 +7,7 @@ is cancelled.
 
 import asyncio
 import contextlib
+import contextvars
 import json
 import os
 import time
@@ -141,12 +142,11 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"this is no HTTP request: {error}")
         if request_headers.TRACEPARENT not in cycle.headers:
             cycle.headers |= _trace_headers(context)
-        task = asyncio.ensure_future(cycle.run(self._app))
+        contextvars.copy_context().run(self._app.serve, cycle)
         try:
             yield cycle
         finally:
             cycle.disconnect()
-            await asyncio.wait((task,))
 
     @contextlib.asynccontextmanager
     async def _call(self, target: Any, context: Any, *, stream: bool) -> AsyncIterator[Exchange]:
@@ -157,16 +157,17 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
             arguments = _arguments(target)
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        open_ = replica_pb2.Open(
-            request_id=target.request_id[:MAX_REQUEST_ID_LENGTH] or new_request_id(),
-            multiplexed_model_id=target.multiplexed_model_id,
-            method=replica_pb2.MethodCall(
-                method_name=target.method_name or "__call__", arguments=arguments, stream=stream
-            ),
+        method_name = target.method_name or "__call__"
+        first = replica_pb2.CallFrame(
+            open={
+                "request_id": target.request_id[:MAX_REQUEST_ID_LENGTH] or new_request_id(),
+                "multiplexed_model_id": target.multiplexed_model_id,
+                "method": {"method_name": method_name, "arguments": arguments, "stream": stream},
+            }
         )
-        caller = self._enter(open_, deployment_id, context)
+        caller = self._enter(first.open, deployment_id, context)
         deadline = Deadline.after(context.time_remaining())
-        exchange = self._dispatcher.open(deployment_id, open_, deadline)
+        exchange = self._dispatcher.open(deployment_id, first, deadline)
         counts, status = self._app.counts, "ERROR"
         counts.grpc_ongoing += 1
         try:
@@ -179,7 +180,7 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
             counts.grpc_ongoing -= 1
             exchange.cancel(CancelReason.CANCEL_REASON_CLIENT_DISCONNECTED, self._origin)
             latency_ms = (time.monotonic() - started_s) * 1e3
-            method = f"{deployment_id}.{open_.method.method_name}"
+            method = f"{deployment_id}.{method_name}"
             end_span(caller, "CALL", method, status, cancel_reason(exchange))
             counts.grpc_ended("StreamMethod" if stream else "CallMethod", status, latency_ms, exchange)
             access_log("CALL", method, status, latency_ms, queue_ms=exchange.queue_ms)

@@ -12,7 +12,7 @@ from slipknot_core.errors import ReplicaUnavailableError
 from slipknot_proto.v1 import gateway_pb2
 
 from . import request_headers
-from .http_cycle import EXTENSION, HttpCycle
+from .http_cycle import HttpCycle
 
 MAX_UNREAD_BYTES = 256 * 1024
 """How much of a response may wait for a slow client."""
@@ -36,7 +36,6 @@ class GatewayCycle(HttpCycle):
         scope = _scope(request)
         headers = request_headers.of_interest(scope["headers"])
         super().__init__(_Nowhere(), scope, headers, keep_alive=True, expects_continue=False)  # type: ignore[arg-type]
-        scope["extensions"][EXTENSION] = self
         if timeout_s is not None:
             wish_s = request_headers.timeout_s(headers, None)
             headers[request_headers.TIMEOUT] = b"%f" % min(timeout_s, wish_s or timeout_s)

@@ -1,13 +1,11 @@
 """One request on a client's connection: its body as it comes in, its response as it goes out.
 
-The protocol owns the connection and feeds the cycle; the application takes it from the scope and answers
-through it. Everything but `read_body` and `drain` happens at once. After the client has left, writing does
-nothing.
+The protocol owns the connection and feeds the cycle; the application answers through it. Everything but
+`read_body` and `drain` happens at once. After the client has left, writing does nothing.
 """
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from slipknot_core.deadline import Deadline
@@ -16,18 +14,11 @@ from . import response_head
 from .response_head import Framing
 from .server_state import SERVER_LINE, ProxyState
 
-logger = logging.getLogger("slipknot.serve")
-
-EXTENSION = "slipknot.cycle"
-"""Where an application finds the cycle in `scope["extensions"]`."""
-
 JOIN_BYTES = 64 * 1024
 """Smaller bodies are written together with what stands before them."""
 
 CLIENT_CLOSED = 499
 """Status of a request whose client has left."""
-
-App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 
 class Connection(Protocol):
@@ -78,6 +69,8 @@ class HttpCycle:
         self.keep_alive = keep_alive
         self.on_disconnect: Callable[[], None] | None = None
         self.disconnected = False
+        self.has_begun = False
+        """The application has it."""
         self.end_status = CLIENT_CLOSED
         """What the access log says of a request that ended with `disconnect`."""
         self.body_complete = False
@@ -96,15 +89,6 @@ class HttpCycle:
     def __repr__(self) -> str:
         state = "complete" if self.response_complete else "started" if self.response_started else "open"
         return f"<HttpCycle {self.scope['method']} {state}>"
-
-    async def run(self, app: App) -> None:
-        """Run the application; whatever it does, the cycle is over afterwards."""
-        try:
-            await app(self.scope, None, None)
-        except Exception:
-            logger.exception("proxy_failed on a request")
-        if not self.response_complete and not self.disconnected:
-            self.fail()
 
     # --- request ------------------------------------------------------------------------------------------
 
@@ -187,7 +171,7 @@ class HttpCycle:
         self.start(status, own, text, complete=True)
 
     def fail(self) -> None:
-        """Something is wrong on our side: 500, or cut the response that has begun."""
+        """Something is wrong on our side: 500, or cut the response that has begun, if it is not complete."""
         if self.response_started:
             self.cut()
         else:

@@ -27,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from . import refusals, request_headers
-from .http_cycle import EXTENSION, HttpCycle
+from .http_cycle import HttpCycle
 from .refusals import Refusal
 from .server_state import ProxyState
 
@@ -54,7 +54,7 @@ class HttpProtocol(HttpToolsProtocol):
     """One client connection.
 
     Invariants: `_cycles` holds the requests whose responses are not complete, oldest first, and only the
-    oldest runs; `_incoming` is the request whose body is being received, whether or not its response is
+    oldest has begun; `_incoming` is the request whose body is being received, whether or not its response is
     complete.
     """
 
@@ -133,12 +133,14 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
+            self._begin_first()
             if not self._should_upgrade():
                 return self._ignore_upgrade(data[upgrade.args[0] :])
             self.handle_websocket_upgrade()
         except httptools.HttpParserError:
             self._refuse()
         else:
+            self._begin_first()
             self._after_feeding(head, len(data))
         return nothing
 
@@ -215,11 +217,8 @@ class HttpProtocol(HttpToolsProtocol):
             and not self.parser.should_upgrade(),
             expects_continue=version == "1.1" and self._named.get(b"expect", b"").lower() == b"100-continue",
         )
-        scope["extensions"] = {EXTENSION: cycle}
         self._incoming = cycle
         self._cycles.append(cycle)
-        if len(self._cycles) == 1:
-            self._run(cycle)
         self._wait_for_body()
 
     def on_body(self, body: bytes) -> None:
@@ -348,16 +347,18 @@ class HttpProtocol(HttpToolsProtocol):
             scope["path"] = unquote(path) if "%" in path else path
         return scope
 
-    def _run(self, cycle: HttpCycle) -> None:
-        app = cast(Any, self.app)
-        self.state.spawn(lambda: cycle.run(app), "request")
+    def _begin_first(self) -> None:
+        """Begin the oldest request, with what has come of its body; nothing if it has begun already."""
+        if self._cycles and not self._cycles[0].has_begun:
+            self.state.begin(self._cycles[0])
 
     def _next(self) -> None:
         """Nothing of the last request is left: run the next one, refuse, or wait for one."""
         if self.transport.is_closing():
             return
         if self._cycles:
-            self._run(self._cycles[0])
+            # Not at once: many that are answered at once would be nested.
+            self.loop.call_soon(self._begin_first)
         elif self._refusal is not None:
             self._refuse()
         elif self.state.is_draining:
@@ -386,6 +387,7 @@ class HttpProtocol(HttpToolsProtocol):
                 return
             self._cycles.remove(broken)
         if self._cycles:
+            self._begin_first()
             return
         self._write_refusal(refusal)
         self._linger()

@@ -1,11 +1,14 @@
 """One HTTP request: from the client's connection through an exchange with a replica, and back.
 
-No task besides the request's own, but for a body that is not complete when the request begins: that is sent
-by a second one. The client's leaving needs no listener: the connection calls back.
+The first reply of the replica is taken by a call from the exchange, without a task, and most requests are
+over with it. A response that goes on has a task that copies it; a request body that is not complete when the
+request begins has one that sends it. The client's leaving needs no listener: the connection calls back.
 """
 
+import contextvars
 import logging
 import time
+from collections.abc import Callable
 
 from slipknot_core.deadline import Deadline
 from slipknot_core.errors import SlipknotServeException
@@ -13,6 +16,7 @@ from slipknot_core.logs import access_log
 from slipknot_core.request_context import RequestContext
 from slipknot_core.routing.exchange import Exchange
 from slipknot_core.routing.route_table import Route
+from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
@@ -40,10 +44,17 @@ class HttpRequest:
         timeout_s: From now to the end of the response; None: no limit.
         origin: Who cancels, if somebody has to.
         counts: Is told how it ended.
+        on_ended: Called when a request that has begun is over.
     """
 
     def __init__(
-        self, cycle: HttpCycle, *, timeout_s: float | None, origin: str, counts: ProxyCounts
+        self,
+        cycle: HttpCycle,
+        *,
+        timeout_s: float | None,
+        origin: str,
+        counts: ProxyCounts,
+        on_ended: "Callable[[HttpRequest], None]",
     ) -> None:
         self.deadline = Deadline.after(timeout_s)
         self._cycle = cycle
@@ -52,6 +63,8 @@ class HttpRequest:
         self.context: RequestContext | None = None
         """What the log and the next hop know of it."""
         self._counts = counts
+        self._on_ended = on_ended
+        self._upload: Upload | None = None
         self._match: Route | None = None
         self._started_s = time.monotonic()
         self._exchange: Exchange | None = None
@@ -67,39 +80,23 @@ class HttpRequest:
         self._fail(response)
         self._log()
 
-    async def run(self, exchange: Exchange, upload: Upload | None, route: Route) -> None:
-        """Answer the client; ends when the exchange is over.
+    def begin(self, exchange: Exchange, upload: Upload | None, route: Route, tasks: TaskOwner) -> None:
+        """Answer the client as the replies come.
 
         Args:
             exchange: Just opened.
             upload: Sends the rest of the body; None: Open carried it all.
             route: For the log its prefix, replaced by the template that the application matched.
+            tasks: Owner of the task that copies a long response.
         """
-        self._exchange = exchange
+        self._exchange, self._upload, self._tasks = exchange, upload, tasks
         self._match, self._route = route, route.prefix
-        cycle = self._cycle
-        cycle.on_disconnect = self._on_disconnect
-        if cycle.disconnected:
-            self._on_disconnect()
-        try:
-            await self._answer(exchange)
-        except SlipknotServeException as error:
-            self._on_error(error)
-        except TimeoutError:
-            exchange.cancel(CancelReason.CANCEL_REASON_DEADLINE_EXCEEDED, self._origin)
-            cycle.cut()
-        except ValueError as error:
-            logger.error("response_refused %s", error)
-            exchange.cancel(CancelReason.CANCEL_REASON_REQUESTED, self._origin)
-            self._status = 500
-            cycle.fail()
-        finally:
-            exchange.cancel(
-                CancelReason.CANCEL_REASON_REQUESTED, self._origin
-            )  # a no-op unless we failed above
-            if upload is not None:
-                upload.stop()
-            self._log()
+        self._cycle.on_disconnect = self._on_disconnect
+        if exchange.is_ready:
+            self._answer()
+        else:
+            self._log_context = contextvars.copy_context()
+            exchange.on_ready = self._on_ready
 
     def cancel(self, reason: CancelReason) -> None:
         """End the request: the client gets an error, or the end of a response that has begun is missing."""
@@ -108,23 +105,84 @@ class HttpRequest:
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    async def _answer(self, exchange: Exchange) -> None:
-        frame = await exchange.next()
+    def _on_ready(self) -> None:
+        self._log_context.run(self._answer)
+
+    def _answer(self) -> None:
+        """Take the first reply, or what ended the exchange before it."""
+        exchange = self._exchange
+        assert exchange is not None
+        exchange.on_ready = None
+        is_over = True
+        try:
+            frame = exchange.try_next()
+            if frame is not None:
+                is_over = self._start_response(frame)
+            elif exchange.error is not None:
+                self._on_error(exchange.error)
+        except Exception as error:  # noqa: BLE001 - all of them are answered and logged
+            self._on_failure(error)
+        if is_over:
+            self._end()
+
+    def _start_response(self, frame: replica_pb2.ReplyFrame) -> bool:
+        """Begin the response with the first reply; False: it goes on."""
         kind = frame.WhichOneof("frame")
         if kind == "failure":
             self._route = frame.failure.route or self._route
             self._fail(self._failure_response(frame))
-            return
+            return True
         if kind != "response_start":
             logger.error("replica_broke_protocol: %s begins the answer to an HTTP request", kind)
             self._fail(failure_response.INTERNAL_ERROR)
-            return
+            return True
         start = frame.response_start
         self._status = start.status
         self._route = start.route or self._route
-        self._cycle.start(start.status, start.headers, start.body, complete=start.end_of_body)
-        if not start.end_of_body:
-            await self._copy_body(exchange, len(start.body))
+        is_complete = start.end_of_body
+        self._cycle.start(start.status, start.headers, start.body, complete=is_complete)
+        if not is_complete:
+            self._tasks.spawn(self._finish_response(len(start.body)), "response")
+        return is_complete
+
+    async def _finish_response(self, written: int) -> None:
+        assert self._exchange is not None
+        try:
+            await self._copy_body(self._exchange, written)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._on_failure(error)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        assert self._exchange is not None
+        self._cycle.on_disconnect = None
+        # A no-op unless we failed above.
+        self._exchange.cancel(CancelReason.CANCEL_REASON_REQUESTED, self._origin)
+        if self._upload is not None:
+            self._upload.stop()
+        self._log()
+        self._on_ended(self)
+
+    def _on_failure(self, error: Exception) -> None:
+        """Something prevents the response."""
+        assert self._exchange is not None
+        match error:
+            case SlipknotServeException():
+                self._on_error(error)
+            case TimeoutError():
+                self._exchange.cancel(CancelReason.CANCEL_REASON_DEADLINE_EXCEEDED, self._origin)
+                self._cycle.cut()
+            case ValueError():
+                logger.error("response_refused %s", error)
+                self._give_up()
+            case _:
+                logger.exception("proxy_failed on a request")
+                self._give_up()
+
+    def _give_up(self) -> None:
+        self._status = 500
+        self._cycle.fail()
 
     async def _copy_body(self, exchange: Exchange, written: int) -> None:
         passed_on: tuple[int, int] | None = (written, 1)
@@ -157,7 +215,7 @@ class HttpRequest:
             frame.failure.error, request_id=self._cycle.request_id, timeout_s=self._timeout_s
         )
 
-    def _on_error(self, error: SlipknotServeException) -> None:
+    def _on_error(self, error: Exception) -> None:
         assert self._exchange is not None
         if self._cycle.disconnected:
             return

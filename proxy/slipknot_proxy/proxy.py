@@ -217,7 +217,7 @@ class Proxy:
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
         context.run(component_var.set, ("proxy", self.config.node_id or socket.gethostname()))
-        state = self._state = ProxyState(self.config, context)
+        state = self._state = ProxyState(self.config, context, self.app.serve)
         self._drain = Drain(self.config, state, self.app)
         uvicorn_config = _uvicorn_config(self.config, self.app)
         if listener.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 
 from slipknot_core.ids import MAX_REQUEST_ID_LENGTH, new_request_id
 
+from . import forwarded
+
 REQUEST_ID = b"x-request-id"
 TIMEOUT = b"x-request-timeout-seconds"
 KEEP_ON_DISCONNECT = b"x-request-disconnect-disabled"
@@ -22,6 +24,7 @@ MAX_TIMEOUT_S = 1e9
 """A longer timeout is none."""
 
 OF_INTEREST = MODEL_ID_SPELLINGS | {
+    *forwarded.NAMES,
     REQUEST_ID,
     TIMEOUT,
     KEEP_ON_DISCONNECT,
@@ -75,9 +78,9 @@ def keeps_on_disconnect(headers: Mapping[bytes, bytes]) -> bool:
 
 def model_id(headers: Mapping[bytes, bytes]) -> str:
     """Id of the multiplexed model, in whichever spelling; empty if none."""
-    return next((value for name, value in headers.items() if name in MODEL_ID_SPELLINGS), b"").decode(
-        "latin-1"
-    )
+    if MODEL_ID_SPELLINGS.isdisjoint(headers):
+        return ""
+    return next(value for name, value in headers.items() if name in MODEL_ID_SPELLINGS).decode("latin-1")
 
 
 def text(headers: Mapping[bytes, bytes], name: bytes) -> str:

@@ -6,6 +6,7 @@ not the handler's.
 """
 
 import enum
+import functools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -51,6 +52,10 @@ _OURS = frozenset(
 
 _ONCE = frozenset({b"connection", b"content-length", b"date", b"server"})
 """Of these the first one counts."""
+
+MAX_KNOWN_LINES = 1024
+MAX_KNOWN_VALUE_BYTES = 64
+"""Header lines of handlers repeat: so many short ones are not checked and put together each time."""
 
 _NO_BODY = frozenset({204, 304})
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -111,8 +116,9 @@ def _copy_headers(headers: Sequence[bytes], parts: list[bytes]) -> dict[bytes, b
                 continue
             once[name] = value
         if name not in _OURS:
-            _check(name, value)
-            parts += (name, b": ", value, b"\r\n")
+            parts.append(
+                _known_line(name, value) if len(value) <= MAX_KNOWN_VALUE_BYTES else _line(name, value)
+            )
     return once
 
 
@@ -124,13 +130,17 @@ def _framing(status: int, method: str, http_version: str, length: int | None) ->
     return Framing.CHUNKED if http_version == "1.1" else Framing.CLOSE
 
 
-def _check(name: bytes, value: bytes) -> None:
+def _line(name: bytes, value: bytes) -> bytes:
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"the handler set a header whose name cannot be sent: {name[:80]!r}")
     if _BAD_VALUE.search(value) is not None:
         raise ValueError(
             f"the handler set the header {name.decode('ascii')!r} to a value that cannot be sent"
         )
+    return name + b": " + value + b"\r\n"
+
+
+_known_line = functools.lru_cache(MAX_KNOWN_LINES)(_line)
 
 
 def _content_length(value: bytes | None) -> int | None:

@@ -4,12 +4,16 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import Any
+from typing import TYPE_CHECKING
 
 from uvicorn.server import ServerState
 
 from .config import ProxyConfig
+from .forwarded import ForwardedHeaders
 from .hangup import HangupWatcher
+
+if TYPE_CHECKING:
+    from .http_cycle import HttpCycle
 
 SERVER_LINE = b"server: uvicorn\r\n"
 
@@ -19,26 +23,30 @@ class ProxyState(ServerState):
 
     Args:
         config: The proxy's options.
-        context: The context that each request's task gets a copy of, so that no request sees what another has
-        set.
+        context: The context that each request gets a copy of, so that no request sees what another has set.
+        serve: Answers a request; called in its context.
     """
 
-    def __init__(self, config: ProxyConfig, context: contextvars.Context) -> None:
+    def __init__(
+        self, config: ProxyConfig, context: contextvars.Context, serve: "Callable[[HttpCycle], None]"
+    ) -> None:
         super().__init__()
         self.proxy_config = config
         self.is_draining = False
         self.date_line = b""
         self._context = context
+        self._serve = serve
+        self._forwarded = ForwardedHeaders(config.forwarded_allow_ips)
         self._loop = asyncio.get_running_loop()
         self.hangups = HangupWatcher(self._loop)
         self._timer: asyncio.TimerHandle | None = None
         self._tick()
 
-    def spawn(self, start: Callable[[], Any], name: str) -> None:
-        """Run a request in a task with a context of its own; the task is counted until it ends."""
-        task = self._loop.create_task(start(), name=name, context=self._context.copy())
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+    def begin(self, cycle: "HttpCycle") -> None:
+        """Have a request answered."""
+        cycle.has_begun = True
+        self._forwarded.apply(cycle.scope, cycle.headers)
+        self._context.copy().run(self._serve, cycle)
 
     def close(self) -> None:
         """End the clock and the watching; twice is fine."""

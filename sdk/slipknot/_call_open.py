@@ -22,26 +22,29 @@ class HandleOptions:
     detached: bool = False
 
 
-def new_open(request_id: str, options: HandleOptions, parent: RequestContext | None) -> replica_pb2.Open:
-    """Make the Open of a call, still without arguments.
+def new_call(request_id: str, options: HandleOptions, parent: RequestContext | None) -> replica_pb2.CallFrame:
+    """Make the frame with the Open of a call, still without arguments.
 
     Args:
         request_id: The same at every hop.
         options: Of the handle.
         parent: The request in whose context the call is made, whether or not the call belongs to it.
     """
-    open_ = replica_pb2.Open(
-        request_id=request_id,
-        multiplexed_model_id=options.multiplexed_model_id,
-        session_id=options.session_id,
-        method=replica_pb2.MethodCall(method_name=options.method_name, stream=options.stream),
+    frame = replica_pb2.CallFrame(
+        open={
+            "request_id": request_id,
+            "multiplexed_model_id": options.multiplexed_model_id,
+            "session_id": options.session_id,
+            "method": {"method_name": options.method_name, "stream": options.stream},
+        }
     )
+    open_ = frame.open
     if parent is not None:
         open_.route = parent.route
         open_.traceparent, open_.tracestate = parent.traceparent, parent.tracestate
         open_.caller_chain.extend(parent.caller_chain)
         open_.caller_chain.append(f"{parent.app_name}/{parent.deployment_name}")
-    return open_
+    return frame
 
 
 def begin_span(tracer: Tracer, open_: replica_pb2.Open, deployment_id: DeploymentId) -> Span:

@@ -33,7 +33,7 @@ from slipknot_core.tracing import Span
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
-from ._call_open import HandleOptions, begin_span, new_open, origin
+from ._call_open import HandleOptions, begin_span, new_call, origin
 from ._connection import CLOSED, Connection
 from ._replies import read_reply, renewed
 
@@ -57,7 +57,8 @@ class Call:
         self.request_id = parent.request_id if parent is not None else new_request_id()
         self.owner: RequestContext | None = None if options.detached else request_context.owner_of_new_call()
         self.is_done = False
-        self._open = new_open(self.request_id, options, parent)
+        self._first = new_call(self.request_id, options, parent)
+        self._open = self._first.open
         self._span: Span | None = None
         if tracing.active is not None:
             self._span = begin_span(tracing.active, self._open, deployment_id)
@@ -230,7 +231,7 @@ class Call:
             return
         deadline = NEVER if self.owner is None else self.owner.deadline
         exchange = self.connection.dispatcher.open(
-            self.deployment_id, self._open, deadline, context=self.owner
+            self.deployment_id, self._first, deadline, context=self.owner
         )
         self._exchange = exchange
         exchange.on_ready = self._on_ready

@@ -168,15 +168,16 @@ class LocalDispatcher(Dispatcher):
     def open(
         self,
         deployment_id: DeploymentId,
-        open_: replica_pb2.Open,
+        first: replica_pb2.CallFrame,
         deadline: Deadline,
         *,
         context: RequestContext | None = None,
         repeatable: bool = False,
     ) -> Exchange:
         """As `Dispatcher.open`."""
+        open_ = first.open
         open_.app_name, open_.deployment_name = deployment_id
-        exchange = Exchange(open_, deadline, _NoRouter(), context)
+        exchange = Exchange(first, deadline, _NoRouter(), context)
         replica = self.replicas.get(deployment_id)
         if replica is None:
             exchange.fail(self._missing(deployment_id))

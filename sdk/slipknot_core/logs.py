@@ -206,6 +206,9 @@ ACCESS_LOG_DELAY_S = 0.01
 
 MAX_WAITING_LINES = 512
 
+LEAST_MS = 0.05
+"""Less would be written as 0.0."""
+
 _logger = logging.getLogger(LOGGER_NAME)
 _access_log_enabled = True
 _console: "_ConsoleHandler | None" = None
@@ -422,8 +425,8 @@ def _access_details(record: logging.LogRecord) -> dict[str, Any]:
 
 def _details_text(details: tuple[float, float, str]) -> str:
     queue_ms, run_ms, cancel_reason = details
-    text = f" queue_ms={queue_ms:.1f}" if round(queue_ms, 1) else ""
-    if round(run_ms, 1):
+    text = f" queue_ms={queue_ms:.1f}" if queue_ms >= LEAST_MS else ""
+    if run_ms >= LEAST_MS:
         text += f" run_ms={run_ms:.1f}"
     return f"{text} cancel_reason={cancel_reason}" if cancel_reason else text
 

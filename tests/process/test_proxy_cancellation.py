@@ -207,6 +207,15 @@ async def test_flood_of_pipelined_requests_is_served() -> None:
             assert (await client.read()).body == b"%d" % number
 
 
+async def test_flood_of_pipelined_requests_that_the_proxy_answers_itself() -> None:
+    """Each is answered at once, but not one inside the other."""
+    async with scripted_proxy() as cluster:
+        client = await cluster.connect()
+        client.send(b"GET /-/healthz HTTP/1.1\r\nhost: test\r\n\r\n" * 1000)
+        for _ in range(1000):
+            assert (await client.read()).body == b"success"
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_while_streaming(way: str) -> None:
     """A stream whose client leaves is cancelled."""
@@ -274,6 +283,22 @@ async def test_disconnect_is_one_line_in_the_log(caplog: pytest.LogCaptureFixtur
     assert lines[0] == "Client for request r1 disconnected, cancelling request."
     assert lines[1].startswith("GET / 499 ")
     assert len(lines) == 2
+
+
+async def test_a_response_that_is_cut_is_no_disconnect_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """It was not the client that left."""
+    caplog.set_level(logging.INFO, "slipknot.serve")
+    async with scripted_proxy() as cluster:
+        client = await cluster.connect()
+        client.get("/x")
+        exchange = await cluster.replica.next_exchange()
+        exchange.start(200, body=b"one")
+        exchange.fail("USER_EXCEPTION")
+        assert not (await client.read()).complete
+        assert await client.ended()
+        await _until_ongoing(cluster, 0)
+        lines = [r.getMessage() for r in caplog.records if "proxy_" not in r.getMessage()]
+    assert [line.split(" ")[:3] for line in lines] == [["GET", "/", "200"]]
 
 
 # --- deadlines ---

@@ -139,7 +139,7 @@ class Dispatcher:
     def open(
         self,
         deployment_id: DeploymentId,
-        open_: replica_pb2.Open,
+        first: replica_pb2.CallFrame,
         deadline: Deadline,
         *,
         context: RequestContext | None = None,
@@ -149,16 +149,17 @@ class Dispatcher:
 
         Args:
             deployment_id: Where to.
-            open_: The request; application, deployment, slot and deadline fields are filled in here.
+            first: Carries the Open; its application, deployment, slot and deadline are filled in here.
             deadline: When to give up.
             context: The request that this exchange belongs to: it is cancelled with it.
             repeatable: It does no harm if the request runs twice: it may be sent to another replica although
                 the first one may have begun it.
         """
+        open_ = first.open
         open_.app_name, open_.deployment_name = deployment_id
         open_.wait_for_slot = True
         router = self._router(deployment_id)
-        exchange = Exchange(open_, deadline, router, context, repeatable=repeatable)
+        exchange = Exchange(first, deadline, router, context, repeatable=repeatable)
         if deadline.has_expired():
             exchange.fail(RequestTimeoutError(f"Request {open_.request_id} timed out."))
         elif context is not None and not context.adopt(exchange, exchange.cancel):

@@ -104,20 +104,28 @@ class Owner(Protocol):
 
 
 class Exchange:
-    """One request of this process to one replica. Belongs to the loop it was made on."""
+    """One request of this process to one replica. Belongs to the loop it was made on.
+
+    Args:
+        first: Carries the Open. Whoever makes one inside the other saves a copy.
+        deadline: When to give up.
+        owner: Finds a replica.
+        context: The request that this exchange belongs to.
+        repeatable: It may be sent elsewhere even if it may have begun.
+    """
 
     def __init__(
         self,
-        open_: replica_pb2.Open,
+        first: replica_pb2.CallFrame,
         deadline: Deadline,
         owner: Owner,
         context: RequestContext | None = None,
         *,
         repeatable: bool = False,
     ) -> None:
-        self.open = open_
+        self._first = first
+        self.open = first.open
         self.repeatable = repeatable
-        """It may be sent elsewhere even if it may have begun."""
         self.attempts = 0
         """How often it was sent."""
         self.deadline = deadline
@@ -138,7 +146,10 @@ class Exchange:
         self._frames: deque[replica_pb2.ReplyFrame | bytes] = deque()  # bytes: a chunk, not the last
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._body_is_sent = not open_.HasField("http") or open_.http.end_of_body
+        request = self.open.WhichOneof("request")
+        self._body_is_sent = request != "http" or self.open.http.end_of_body
+        self.lane = self._lane(request)
+        """What it should travel on."""
         self._send_credit = 0
         self._credit_waiter: asyncio.Future[None] | None = None
         self._ungranted = 0
@@ -148,17 +159,6 @@ class Exchange:
         return f"<Exchange {self.open.request_id}: {self.state.value}, {len(self._frames)} replies unread>"
 
     # --- for the router -----------------------------------------------------------------------------
-
-    @property
-    def lane(self) -> Lane:
-        """What it should travel on."""
-        match self.open.WhichOneof("request"):
-            case "http":
-                return Lane.SHORT if self.open.http.end_of_body else Lane.ALONE
-            case "method":
-                return Lane.SHORT if self.open.method.ByteSize() <= LARGE_BYTES else Lane.ALONE
-            case _:
-                return Lane.LONG
 
     def start(self, stream: Stream, seat: Seat) -> None:
         """Send Open on an idle stream (or one that holds a reserved slot)."""
@@ -170,7 +170,7 @@ class Exchange:
         self.open.deadline_budget_us = self.deadline.budget_us()
         self.open.reply_credit_bytes = REPLY_CREDIT_BYTES
         stream.listener = self
-        stream.post(replica_pb2.CallFrame(open=self.open))
+        stream.post(self._first)
 
     def take_stream(self) -> Stream | None:
         """Give the stream of a refused exchange to the router."""
@@ -212,6 +212,11 @@ class Exchange:
                 raise ProtocolError("read past the closing reply of an exchange")
             self._waiter = self._loop.create_future()
             await self._waiter
+
+    @property
+    def is_ready(self) -> bool:
+        """There is a reply, or `error`."""
+        return bool(self._frames) or self._error is not None
 
     @property
     def error(self) -> Exception | None:
@@ -350,6 +355,15 @@ class Exchange:
         )
 
     # --- inside -------------------------------------------------------------------------------------
+
+    def _lane(self, request: str | None) -> Lane:
+        match request:
+            case "http":
+                return Lane.SHORT if self._body_is_sent else Lane.ALONE
+            case "method":
+                return Lane.SHORT if self.open.method.ByteSize() <= LARGE_BYTES else Lane.ALONE
+            case _:
+                return Lane.LONG
 
     def _fail(self, error: Exception, origin: str = "") -> None:
         self._error = error

@@ -124,6 +124,11 @@ class Router:
             exchange.fail(self._gone)
             return
         self._retries.count_request(exchange.arrived_s)
+        if not self._waiting and self._link is None:
+            replica = self._choose(exchange.open, exchange.arrived_s)
+            if replica is not None:
+                self._send(exchange, replica)
+                return
         self._waiting[exchange] = None
         self._assign()
         self._enforce_bound()
@@ -253,13 +258,20 @@ class Router:
                         self._on_waiting(self)
                     return
                 exchange, _ = self._waiting.popitem(last=False)
-                replica.expect_model(wanted.multiplexed_model_id)
-                exchange.start(replica.take(exchange.lane), replica)
+                self._send(exchange, replica)
         finally:
             self._is_assigning = False
             self._count_waiting()
 
+    def _send(self, exchange: Exchange, replica: Replica) -> None:
+        replica.expect_model(exchange.open.multiplexed_model_id)
+        exchange.start(replica.take(exchange.lane), replica)
+
     def _choose(self, wanted: replica_pb2.Open, now_s: float) -> Replica | None:
+        if len(self._replicas) == 1:
+            (only,) = self._replicas.values()
+            is_free = only.ongoing < only.max_ongoing_requests and only.avoid_until_s <= now_s
+            return only if is_free and self._may_ask(only) else None
         model_id, session_id = wanted.multiplexed_model_id, wanted.session_id
         if self._pool and not model_id and not session_id:
             found = sample(self._pool, now_s=now_s, pick=_pick, is_fine=lambda r: self._is_fine(r, now_s))
@@ -276,12 +288,16 @@ class Router:
 
     def _is_fine(self, replica: Replica, now_s: float) -> bool:
         """As `_candidates` says of one."""
-        return not is_silent(replica, now_s) and len(replica.tickets) < len(self._waiting)
+        return not is_silent(replica, now_s) and self._may_ask(replica)
 
     def _candidates(self, now_s: float) -> tuple[Replica, ...]:
-        """The replicas worth asking: one that keeps a ticket for each exchange that waits calls us itself."""
+        """The replicas worth asking."""
         answering = prefer_answering(self._replicas.values(), now_s)
-        return tuple(r for r in answering if len(r.tickets) < len(self._waiting))
+        return tuple(r for r in answering if self._may_ask(r))
+
+    def _may_ask(self, replica: Replica) -> bool:
+        """One that keeps a ticket for each exchange that waits calls us itself."""
+        return len(replica.tickets) < max(1, len(self._waiting))
 
     def _requeue(self, exchange: Exchange) -> None:
         """Put an exchange back where it stood: those that came before it are few, and all at the front."""

@@ -1,5 +1,7 @@
 """Identifiers."""
 
+import os
+import random
 import uuid
 
 from hypothesis import given
@@ -16,6 +18,30 @@ def test_a_request_id_is_a_random_uuid4() -> None:
         parsed = uuid.UUID(request_id)
         assert parsed.version == 4 and parsed.variant == uuid.RFC_4122
         assert str(parsed) == request_id
+
+
+def test_a_forked_process_makes_request_ids_of_its_own() -> None:
+    """Replicas are forked: parent and child must not go on with the same numbers."""
+    new_request_id()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, new_request_id().encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        of_child = pipe.read()
+    os.waitpid(pid, 0)
+    assert uuid.UUID(of_child) != uuid.UUID(new_request_id())
+
+
+def test_request_ids_do_not_depend_on_the_seed_of_user_code() -> None:
+    """Whoever seeds `random` for an experiment gets no request id twice."""
+    ids = set()
+    for _ in range(2):
+        random.seed(1)
+        ids.add(new_request_id())
+    assert len(ids) == 2
 
 
 def test_a_replica_id_tells_application_and_deployment() -> None:

@@ -33,7 +33,7 @@ async def test_a_pause_that_ends_while_the_router_looks_is_not_forgotten(
     """The request waited until something else happened to the deployment."""
     router = Router(ID)
     router.update(DeploymentRoute(ID, replicas=(ReplicaRoute("r", f"unix:{tmp_path}/r", "node", 5),)))
-    exchange = Exchange(replica_pb2.Open(), NEVER, router)
+    exchange = Exchange(replica_pb2.CallFrame(open={}), NEVER, router)
     router.submit(exchange)
     ends_s = 1000.0 + BUSY_BACKOFF_S
     now = clock(1000.0, ends_s - 1e-6, ends_s + 1e-6)
