@@ -143,11 +143,12 @@ def _obstacle(wanted: Wanted, node: NodeOffer, held: Sequence[Holding]) -> str:
 def _shortage(node_id: str, name: str, offered: float, free: float) -> str:
     if free == offered or offered == 0:
         return f"node {node_id} offers {_amount(name, offered)}"
-    return f"node {node_id} has {_amount(name, max(0.0, free))} of {offered:g} free"
+    whole = f"{offered:,.0f}" if name == MEMORY else f"{offered:g}"
+    return f"node {node_id} has {_amount(name, max(0.0, free))} of {whole} free"
 
 
 def _amount(name: str, amount: float) -> str:
-    return f"{amount:g} bytes of memory" if name == MEMORY else f"{amount:g} {name}"
+    return f"{amount:,.0f} bytes of memory" if name == MEMORY else f"{amount:g} {name}"
 
 
 def _devices(node: NodeOffer, held: Sequence[Holding], count: float) -> tuple[str, ...] | None:

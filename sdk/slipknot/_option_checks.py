@@ -126,7 +126,7 @@ def resources(name: str, value: Any) -> dict[str, Any] | None:
         raise ValueError(f"{name} has no key {unknown[0]!r}; its keys are {', '.join(RESOURCE_OPTIONS)}")
     _check_amounts(name, value)
     for key, selector in _mapping(f"{name}.label_selector", value.get("label_selector")).items():
-        _text(f"{name}.label_selector.{key}", selector)
+        _check_selector(f"{name}.label_selector", key, selector)
     if value.get("accelerator_type") is not None:
         _text(f"{name}.accelerator_type", value["accelerator_type"])
     _check_environment(f"{name}.runtime_env", value.get("runtime_env"))
@@ -167,9 +167,22 @@ def _check_amounts(name: str, value: Mapping[str, Any]) -> None:
             f"{name}.num_gpus must be a fraction of one GPU or a whole number of GPUs, not {gpus!r}"
         )
     for key, amount in _mapping(f"{name}.resources", value.get("resources")).items():
+        _text(f"a key of {name}.resources", key)
         if key in (CPU, GPU, MEMORY):
             raise ValueError(f"{name}.resources.{key} has an option of its own: num_cpus, num_gpus or memory")
         _amount(f"{name}.resources.{key}", amount)
+
+
+def _check_selector(name: str, key: Any, selector: Any) -> None:
+    _text(f"a key of {name}", key)
+    _text(f"{name}.{key}", selector)
+    values = selector.removeprefix("!")
+    if values.startswith("in(") and values.endswith(")"):
+        are_values = all(value.strip() for value in values[3:-1].split(","))
+    else:
+        are_values = bool(values) and not any(sign in values for sign in "!(),")
+    if not are_values:
+        raise ValueError(f"{name}.{key} must be 'value', '!value', 'in(a,b)' or '!in(a,b)', not {selector!r}")
 
 
 def _check_environment(name: str, value: Any) -> None:

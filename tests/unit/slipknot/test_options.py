@@ -71,6 +71,8 @@ WRONG_TYPE: list[tuple[str, Any]] = [
     ("ray_actor_options", {"num_cpus": "two"}),
     ("ray_actor_options", {"resources": [1]}),
     ("ray_actor_options", {"label_selector": {"zone": 1}}),
+    ("ray_actor_options", {"label_selector": {1: "a"}}),
+    ("ray_actor_options", {"resources": {1: 1}}),
     ("placement_strategy", 1),
     ("autoscaling_config", 5),
     ("backpressure_config", "503"),
@@ -109,6 +111,10 @@ NOT_ALLOWED: list[tuple[str, Any]] = [
     ("ray_actor_options", {"resources": {"tpu": -1}}),
     ("ray_actor_options", {"runtime_env": {"pip": ["numpy"]}}),
     ("ray_actor_options", {"num_gpus": 1.5}),
+    *(
+        ("ray_actor_options", {"label_selector": {"zone": selector}})
+        for selector in ("in(a", "in(a,)", "in()", "!", "", "!!a", "a,b", "notin(a)")
+    ),
     ("ray_actor_options", {"num_cpus": 0.00001}),
     ("ray_actor_options", {"resources": {"CPU": 1}}),
     ("placement_strategy", "pile"),

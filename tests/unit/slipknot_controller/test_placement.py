@@ -185,3 +185,16 @@ def _check_not_over_committed(node: NodeOffer, here: list[Holding]) -> None:
     for holding in here:
         count = holding.resources.num_gpus
         assert len(holding.gpu_ids) == (math.ceil(count) if count else 0)
+
+
+def test_memory_is_told_in_whole_bytes() -> None:
+    """Nobody reads 8.58993e+09."""
+    wanted = Wanted(DeploymentId("app", "Big"), Resources(num_cpus=0, memory_bytes=8 * 2**30))
+    nodes = [NodeOffer("a", memory_bytes=2**30), NodeOffer("b", memory_bytes=9 * 2**30)]
+    held = Holding("r", DeploymentId("app", "Other"), "b", Resources(num_cpus=0, memory_bytes=2**31))
+    found = place(wanted, nodes, [held])
+    assert isinstance(found, NoPlace)
+    assert found.reason == (
+        "a replica needs 8,589,934,592 bytes of memory; node a offers 1,073,741,824 bytes of memory, "
+        "node b has 7,516,192,768 bytes of memory of 9,663,676,416 free"
+    )
