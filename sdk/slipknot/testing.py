@@ -39,6 +39,9 @@ T = TypeVar("T")
 
 START_TIMEOUT_S = 30.0
 
+DRAIN_TIMEOUT_S = 0.5
+"""For what clients have under way when the test is over: they are not waited for as in production."""
+
 
 class Cluster:
     """A cluster in this process. A context manager; `repr` tells its URL.
@@ -46,8 +49,10 @@ class Cluster:
     While it is open it is the cluster of this process: `serve.run`, `serve.status` and handles use it too.
 
     Args:
-        http_options: As for `serve.start`; the default port is any free one.
-        logging_config: As for `serve.start`.
+        http_options: As for `serve.start`; the default port is any free one, and what is under way at the end
+            has half a second (`drain_timeout_s`).
+        logging_config: Checked as for `serve.start`, and without effect: lines go where this process has them
+            go, in pytest to `caplog`.
         tracing_config: As for `serve.start`; without, tracing is off.
     """
 
@@ -62,7 +67,7 @@ class Cluster:
 
         self._options = cluster_options(
             None,
-            {"port": 0, **(http_options or {})},
+            {"port": 0, "drain_timeout_s": DRAIN_TIMEOUT_S, **(http_options or {})},
             None,
             logging_config,
             tracing_config=tracing_config or {},

@@ -1,5 +1,9 @@
 """`slipknot.testing` and its pytest plugin."""
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import httpx
 import pytest
 
@@ -43,6 +47,27 @@ def test_clusters_in_each_other() -> None:
         assert serve.http_url() == last.url
         last.stop()
     assert not serve.status().proxies
+
+
+@serve.deployment
+class Hangs:
+    """Takes what it is asked for and keeps it."""
+
+    started = threading.Event()
+
+    async def __call__(self) -> None:
+        Hangs.func_or_class.started.set()  # type: ignore[attr-defined]
+        await asyncio.Event().wait()
+
+
+def test_a_cluster_does_not_wait_for_what_is_under_way() -> None:
+    """Its client is told; a test that leaves a request or a WebSocket open ends all the same."""
+    with ThreadPoolExecutor(1) as aside:
+        with Cluster() as cluster:
+            cluster.run(Hangs.bind())
+            response = aside.submit(httpx.get, cluster.url, timeout=60.0)
+            assert Hangs.func_or_class.started.wait(10)  # type: ignore[attr-defined]
+        assert response.result().status_code == 503
 
 
 def test_shutdown_leaves_the_cluster_of_the_test() -> None:
