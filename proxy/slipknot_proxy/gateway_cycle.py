@@ -17,6 +17,7 @@ from .http_cycle import HttpCycle
 MAX_UNREAD_BYTES = 256 * 1024
 """How much of a response may wait for a slow client."""
 
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _LINE_END = re.compile(rb"[\r\n\0]")
 
@@ -123,6 +124,9 @@ class _Nowhere:
 
 
 def _scope(request: gateway_pb2.SendHttpRequestRequest) -> dict[str, Any]:
+    method = request.method.upper() or "GET"
+    if not _METHOD.fullmatch(method):
+        raise ValueError(f"the method {request.method!r} is not valid")
     path, _, query = request.path.partition("?")
     path = path if path.startswith("/") else f"/{path}"
     headers = [_header(header) for header in request.headers]
@@ -135,7 +139,7 @@ def _scope(request: gateway_pb2.SendHttpRequestRequest) -> dict[str, Any]:
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1",
-        "method": request.method.upper() or "GET",
+        "method": method,
         "scheme": "http",
         "path": unquote(path),
         "raw_path": path.encode(),

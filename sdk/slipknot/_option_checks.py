@@ -103,7 +103,7 @@ def model(name: str, value: Any, *, class_name: str) -> dict[str, Any] | None:
         checked: dict[str, Any] = value.model_dump(mode="json", exclude_unset=True)
         return checked
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name} must be a {class_name} or a dict, not {value!r}")
+        raise TypeError(f"{name} must be of type {class_name} or a dict, not {value!r}")
     try:
         checked = model_class(**value).model_dump(mode="json", exclude_unset=True)
     except ValidationError as error:

@@ -225,6 +225,16 @@ def test_options_are_checked(client: slipknot.Client) -> None:
         client.request("GET", "/", timeout_s=-1)
 
 
+@pytest.mark.parametrize("method", ["GE T", "GET / HTTP/1.1\r\nx:", "GÉT"])
+def test_a_method_that_is_no_token_is_refused(
+    serve_app: ServeApp, client: slipknot.Client, method: str
+) -> None:
+    """As over HTTP; it does not reach the handler."""
+    serve_app(Model.bind())
+    with pytest.raises(SlipknotServeException, match="is no HTTP request: the method"):
+        client.request(method, "/")
+
+
 def test_a_closed_client_says_so(serve_app: ServeApp, cluster: RunningCluster) -> None:
     serve_app(Model.bind())
     client = slipknot.Client(cluster.gateway_address)
