@@ -27,6 +27,7 @@ from slipknot_proto.v1.payload_pb2 import CancelReason
 from . import failure_response, request_headers
 from .config import ProxyConfig
 from .failure_response import FailureResponse
+from .forwarded import client_address
 from .http_cycle import HttpCycle
 from .http_request import FIRST_BODY_BYTES, HttpRequest
 from .metrics import ProxyCounts
@@ -205,7 +206,7 @@ class ProxyApp:
     def _http_request(self, cycle: HttpCycle, route: Route) -> dict[str, Any]:
         """The fields of a `replica_pb2.HttpRequest`."""
         scope = cycle.scope
-        client, server = scope["client"] or ("", 0), scope["server"] or ("", 0)
+        client, server = client_address(scope), scope["server"] or ("", 0)
         root_path = self._config.root_path
         return {
             "method": scope["method"],
@@ -258,7 +259,7 @@ class ProxyApp:
 
     def _websocket_request(self, scope: dict[str, Any], route: Route) -> dict[str, Any]:
         """The same of a `replica_pb2.WebSocketRequest`."""
-        client, server = scope["client"] or ("", 0), scope["server"] or ("", 0)
+        client, server = client_address(scope), scope["server"] or ("", 0)
         root_path = self._config.root_path
         return {
             "scheme": scope["scheme"],

@@ -7,6 +7,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 NAMES = frozenset({b"x-forwarded-for", b"x-forwarded-proto"})
 
+MAX_PORT = 65_535
+
 
 class ForwardedHeaders:
     """Reads `X-Forwarded-For` and `X-Forwarded-Proto`.
@@ -27,6 +29,13 @@ class ForwardedHeaders:
             call.send(None)
         except StopIteration:
             pass  # it awaits nothing but its application, and that is none
+
+
+def client_address(scope: Mapping[str, Any]) -> tuple[str, int]:
+    """Host and port of the client; 0 for what a forwarded header calls a port and is none, as for a missing
+    one: uvicorn takes any number."""
+    host, port = scope["client"] or ("", 0)
+    return host, port if 0 <= port <= MAX_PORT else 0
 
 
 async def _no_application(scope: Any, receive: Any, send: Any) -> None:

@@ -12,7 +12,7 @@ from slipknot_core.errors import ReplicaUnavailableError
 from slipknot_proto.v1 import gateway_pb2
 
 from . import request_headers
-from .http_cycle import HttpCycle
+from .http_cycle import CLIENT_CLOSED, HttpCycle
 
 MAX_UNREAD_BYTES = 256 * 1024
 """How much of a response may wait for a slow client."""
@@ -102,6 +102,11 @@ class GatewayCycle(HttpCycle):
             self._changed.clear()
             if not self._parts:
                 await self._changed.wait()
+
+    def disconnect(self, status: int = CLIENT_CLOSED) -> None:
+        """Nobody reads any more: whoever waits for the reader need not."""
+        super().disconnect(status)
+        self._changed.set()
 
     # --- inside -----------------------------------------------------------------------------------------
 

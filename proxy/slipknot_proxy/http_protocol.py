@@ -297,11 +297,10 @@ class HttpProtocol(HttpToolsProtocol):
         if self._cycles and self._cycles[0] is cycle:
             self._cycles.popleft()
         if not cycle.keep_alive:
+            is_all_read = self._incoming is None and not self._has_unread()
             self._incoming = None
-            if cycle.body_complete and not self._has_unread():
-                self.transport.close()
-            else:
-                self._linger()
+            self._cycles.clear()  # nothing behind a last response is answered
+            self.transport.close() if is_all_read else self._linger()
         elif cycle.body_complete:
             self._next()
         else:

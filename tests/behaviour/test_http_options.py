@@ -1,6 +1,7 @@
 """Options of the HTTP proxy: in a cluster of this process, and in a script with an embedded one."""
 
 import asyncio
+import json
 import os
 import socket
 import ssl
@@ -177,6 +178,37 @@ def test_forwarded_headers(allowed: str, believed: bool) -> None:
         seen = httpx.get(cluster.url, headers=headers).json()
         expected = ("https", "192.0.2.7") if believed else ("http", "127.0.0.1")
         assert (seen["scheme"], seen["client"]) == expected
+
+
+@pytest.mark.parametrize("port", ["99999999999", "-5", "65536"])
+def test_forwarded_port_that_is_none(port: str) -> None:
+    """What a peer calls the client's port may be anything: the request is served, the host is the client."""
+    with Cluster() as cluster:
+        cluster.run(describe.bind())
+        seen = httpx.get(cluster.url, headers={"x-forwarded-for": f"192.0.2.7:{port}"})
+        assert (seen.status_code, seen.json()["client"]) == (200, "192.0.2.7")
+
+
+@pytest.mark.anyio
+async def test_forwarded_port_that_is_none_of_a_websocket() -> None:
+    """The same for a handshake."""
+    app = FastAPI()
+
+    @serve.deployment
+    @serve.ingress(app)
+    class Tells:
+        @app.websocket("/")
+        async def tell(self, socket: WebSocket) -> None:
+            await socket.accept()
+            await socket.send_json(socket.scope["client"])
+            await socket.close()
+
+    with Cluster() as cluster:
+        cluster.run(Tells.bind())
+        headers = {"x-forwarded-for": "192.0.2.7:99999999999"}
+        url = cluster.url.replace("http", "ws", 1)
+        async with connect(url, additional_headers=headers) as socket, asyncio.timeout(10):
+            assert json.loads(await socket.recv()) == ["192.0.2.7", 0]
 
 
 # --- an embedded cluster, as scripts have it ---

@@ -160,6 +160,27 @@ async def test_response_before_the_body_was_read(keep_alive: bool) -> None:
             assert await client.ended()
 
 
+@pytest.mark.parametrize(("count", "size"), [(1, 3 * 1024 * 1024), (30, 1024 * 1024)])
+async def test_last_response_before_requests_that_still_come(count: int, size: int) -> None:
+    """What is pipelined behind a response that closes the connection is thrown away: the response is not lost
+    in a reset, and the connection ends, however much there is.
+    """
+    async with scripted_proxy() as cluster:
+        client = await cluster.connect()
+        client.get("/last")
+        exchange = await cluster.replica.next_exchange()
+        client.request("POST", "/ignored", b"x" * (size // 2), content_length=str(size))
+        await client.flush()
+        exchange.respond(200, b"last", b"connection", b"close")
+        assert (await client.read()).body == b"last"
+        client.send(b"x" * (size - size // 2))
+        for _ in range(1, count):
+            client.request("POST", "/ignored", b"x" * size)
+        async with asyncio.timeout(10):
+            await client.flush()
+            assert await client.read_to_end() == b""
+
+
 async def test_pipelined_requests_are_answered_in_order() -> None:
     """Requests sent at once run one after another."""
     async with scripted_proxy() as cluster:
