@@ -205,25 +205,11 @@ class ProxyApp:
 
     def _http_request(self, cycle: HttpCycle, route: Route) -> dict[str, Any]:
         """The fields of a `replica_pb2.HttpRequest`."""
-        scope = cycle.scope
-        client, server = client_address(scope), scope["server"] or ("", 0)
-        root_path = self._config.root_path
-        return {
-            "method": scope["method"],
-            "http_version": scope["http_version"],
-            "scheme": scope["scheme"],
-            "path": root_path + scope["path"],
-            "raw_path": root_path.encode() + scope["raw_path"],
-            "query_string": scope["query_string"],
-            "root_path": self._root_path(route),
-            "headers": [part for pair in scope["headers"] for part in pair],
-            "client_host": client[0],
-            "client_port": client[1],
-            "server_host": server[0],
-            "server_port": server[1] or 0,
-            "body": cycle.take_body(FIRST_BODY_BYTES),
-            "end_of_body": cycle.is_body_taken,
-        }
+        fields = self._request_fields(cycle.scope, route)
+        fields["method"] = cycle.scope["method"]
+        fields["body"] = cycle.take_body(FIRST_BODY_BYTES)
+        fields["end_of_body"] = cycle.is_body_taken
+        return fields
 
     # --- WebSocket ----------------------------------------------------------------------------------------
 
@@ -259,11 +245,22 @@ class ProxyApp:
 
     def _websocket_request(self, scope: dict[str, Any], route: Route) -> dict[str, Any]:
         """The same of a `replica_pb2.WebSocketRequest`."""
+        fields = self._request_fields(scope, route)
+        fields["subprotocols"] = scope["subprotocols"]
+        return fields
+
+    # --- both ---------------------------------------------------------------------------------------------
+
+    def _no_route(self, path: str) -> FailureResponse:
+        """A proxy that has not heard of the controller yet does not know that there is nothing."""
+        return failure_response.not_found(path) if self._has_snapshot else NOT_POPULATED
+
+    def _request_fields(self, scope: dict[str, Any], route: Route) -> dict[str, Any]:
         client, server = client_address(scope), scope["server"] or ("", 0)
         root_path = self._config.root_path
         return {
-            "scheme": scope["scheme"],
             "http_version": scope["http_version"],
+            "scheme": scope["scheme"],
             "path": root_path + scope["path"],
             "raw_path": root_path.encode() + scope["raw_path"],
             "query_string": scope["query_string"],
@@ -273,14 +270,7 @@ class ProxyApp:
             "client_port": client[1],
             "server_host": server[0],
             "server_port": server[1] or 0,
-            "subprotocols": scope["subprotocols"],
         }
-
-    # --- both ---------------------------------------------------------------------------------------------
-
-    def _no_route(self, path: str) -> FailureResponse:
-        """A proxy that has not heard of the controller yet does not know that there is nothing."""
-        return failure_response.not_found(path) if self._has_snapshot else NOT_POPULATED
 
     def _root_path(self, route: Route) -> str:
         return self._config.root_path + ("" if route.prefix == "/" else route.prefix)
