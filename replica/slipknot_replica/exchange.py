@@ -33,7 +33,6 @@ from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from .admission import Admission
 from .metrics import Counters, is_error
-from .overdue import Overdue
 from .server_stream import ServerStream
 from .user_code import UserCode
 
@@ -69,7 +68,6 @@ class Replica(Protocol):
     base_context: contextvars.Context
     origin: str
     access_log_enabled: bool
-    unanswered: "Overdue[ServerExchange]"
     allows_pickle: bool
     max_payload_bytes: int
 
@@ -94,6 +92,7 @@ class ServerExchange:
         self._status = ""
         self._credit = open_.reply_credit_bytes or DEFAULT_REPLY_CREDIT_BYTES
         self._credit_waiter: asyncio.Future[None] | None = None
+        self._accept_timer: asyncio.TimerHandle | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._outlive_timer: asyncio.TimerHandle | None = None
         self._hang_up: OSError | None = None
@@ -134,7 +133,7 @@ class ServerExchange:
             self._run(), name=f"request {self.request.request_id}", context=context
         )
         self._task.add_done_callback(self._task_ended)
-        self._replica.unanswered.add(self)
+        self._accept_timer = self._loop.call_later(ACCEPT_AFTER_S, self._say_accepted)
         if not self.request.deadline.is_never:
             self._deadline_timer = self._loop.call_later(self.request.deadline.remaining_s(), self._expire)
 
@@ -161,11 +160,6 @@ class ServerExchange:
             self._context.run(request_context.cancellation_raised.set, self.request)
             self._task.cancel()
             self._outlive_timer = self._loop.call_later(OUTLIVES_AFTER_S, self._report_outliving)
-
-    def say_accepted(self) -> None:
-        """Tell the caller that user code runs, unless it has heard of it (called after `ACCEPT_AFTER_S`)."""
-        if not self._has_replied and not self._is_closed:
-            self._reply(replica_pb2.ReplyFrame(accepted=replica_pb2.Accepted()))
 
     @property
     def described(self) -> tuple[str, str]:
@@ -201,7 +195,9 @@ class ServerExchange:
         self._close(replica_pb2.ReplyFrame(failure=failure))
 
     def _reply(self, frame: replica_pb2.ReplyFrame) -> None:
-        self._has_replied = True
+        if not self._has_replied:
+            self._has_replied = True
+            self._stop_timer(self._accept_timer)
         self._stream.post(frame)
 
     def _close(self, frame: replica_pb2.ReplyFrame) -> None:
@@ -209,6 +205,7 @@ class ServerExchange:
         if self._is_closed:
             return
         self._is_closed = True
+        self._stop_timer(self._accept_timer)
         self._stop_timer(self._deadline_timer)
         self._stream.post_closing(frame, self)
 
@@ -326,6 +323,10 @@ class ServerExchange:
             is_error=is_error(status),
             cancel_reason=reason_name(self.request.cancel_reason),
         )
+
+    def _say_accepted(self) -> None:
+        if not self._has_replied:
+            self._reply(replica_pb2.ReplyFrame(accepted=replica_pb2.Accepted()))
 
     def _expire(self) -> None:
         self.cancel(CancelReason.CANCEL_REASON_DEADLINE_EXCEEDED, self._replica.origin)

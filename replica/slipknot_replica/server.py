@@ -31,11 +31,10 @@ from slipknot_proto.v1 import replica_pb2, replica_pb2_grpc
 from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from .admission import Admission
-from .exchange import ACCEPT_AFTER_S, ServerExchange
+from .exchange import ServerExchange
 from .http_exchange import HttpExchange
 from .method_exchange import MethodExchange
 from .metrics import Counters
-from .overdue import Overdue
 from .queue_desk import QueueDesk
 from .server_stream import MAX_CALLER_CHAIN, Reason, ServerStream
 from .server_wire import CallWire, SessionWire
@@ -107,7 +106,6 @@ class ReplicaServer:
         self.max_payload_bytes = rpc_settings().max_message_bytes
         self.base_context = base_context or contextvars.copy_context()
         self.access_log_enabled = access_log
-        self.unanswered: Overdue[ServerExchange] = Overdue(ACCEPT_AFTER_S, ServerExchange.say_accepted)
         self.origin = f"replica:{self.deployment_id}#{launch.replica_id.rpartition('#')[2]}"
         self.tasks = TaskOwner(f"replica {launch.replica_id}")
         self.queue_desk = QueueDesk(self.tasks)
@@ -203,7 +201,6 @@ class ReplicaServer:
             # The last replies first: what ends an RPC overtakes what was written to it.
             await asyncio.gather(*(wire.flush(FLUSH_S) for wire in tuple(self._wires)))
             await self._server.stop(LINGER_S if self._wires else 0)
-        self.unanswered.close()
         await self.tasks.stop()
         self._move(ReplicaState.STOPPED)
 
