@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import grpc.aio
 
-from slipknot_core.failures import format_traceback
+from slipknot_core.failures import format_user_traceback
 from slipknot_core.rpc.channel import token_metadata
 from slipknot_core.rpc.controller_link import ControllerLink, EpochGate
 from slipknot_core.spec import DeploymentSpec
@@ -93,7 +93,7 @@ class Registration:
 
     def tell_failure(self, error: BaseException) -> None:
         """The user's code could not be built; the state FAILED carries this."""
-        self._failure = format_traceback(error)
+        self._failure = format_user_traceback(error)
         self._tell_state(self._replica.state)
 
     def start_health_checks(self) -> None:
@@ -254,7 +254,7 @@ class Registration:
             self._spec = spec
             self.user_config_hash = command.user_config_hash
         except Exception as caught:  # noqa: BLE001 - the user's reconfigure may raise anything; the controller shows it
-            error = format_traceback(caught)
+            error = format_user_traceback(caught)
         report = registry_pb2.ReconfigureReport(user_config_hash=command.user_config_hash, error=error)
         self._put(Request(reconfigured=report))
 
@@ -271,7 +271,7 @@ class Registration:
             except TimeoutError as error:
                 message = str(error) or f"check_health took longer than {self._spec.health_check_timeout_s} s"
             except Exception as error:  # noqa: BLE001 - whatever it raises means unhealthy
-                message = format_traceback(error)
+                message = format_user_traceback(error)
             if message:
                 self._replica.counters.failed_health_checks += 1
                 logger.warning("health_check_failed %s", message.rstrip().rpartition("\n")[2])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from slipknot_core.errors import ApplicationNotFoundError, SlipknotServeException
 
 from . import _connection, _control
-from ._console import hear_interrupts
+from ._console import hear_interrupts, raise_if_interrupted
 
 if TYPE_CHECKING:
     from ._deployment import Application
@@ -365,6 +365,7 @@ def _warn_about_options(http_options: Any) -> None:
 def _block() -> None:
     try:
         while is_cluster_alive():
+            raise_if_interrupted()
             time.sleep(0.5)
     except KeyboardInterrupt:
         logger.info("shutting down")

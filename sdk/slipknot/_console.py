@@ -5,9 +5,12 @@ pytest); and the console's interrupts.
 import signal
 import sys
 import threading
+from types import FrameType
 from typing import TextIO
 
 STDOUT = 1
+
+_was_interrupted = False
 
 
 def write_console(stream: int, lines: bytes) -> None:
@@ -26,8 +29,28 @@ def hear_interrupts() -> None:
     background had it ignored; and SIGTERM as Ctrl-C, unless the program has something else in mind. Other
     threads than the main one cannot change that and leave it as it is.
     """
+    global _was_interrupted
     if threading.current_thread() is not threading.main_thread():
         return
-    for number, before in ((signal.SIGINT, signal.SIG_IGN), (signal.SIGTERM, signal.SIG_DFL)):
-        if signal.getsignal(number) is before:
-            signal.signal(number, signal.default_int_handler)
+    _was_interrupted = False
+    replaced = {
+        signal.SIGINT: (signal.SIG_IGN, signal.default_int_handler, _interrupt),
+        signal.SIGTERM: (signal.SIG_DFL, _interrupt),
+    }
+    for number, handlers in replaced.items():
+        if signal.getsignal(number) in handlers:
+            signal.signal(number, _interrupt)
+
+
+def raise_if_interrupted() -> None:
+    """KeyboardInterrupt again, if one came since `hear_interrupts` and was swallowed where it was raised: a
+    library written in another language only prints it.
+    """
+    if _was_interrupted:
+        raise KeyboardInterrupt
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _was_interrupted
+    _was_interrupted = True
+    signal.default_int_handler(number, frame)

@@ -3,6 +3,7 @@
 import pickle
 import traceback
 from collections.abc import Callable
+from types import FrameType, TracebackType
 from typing import Any
 
 from slipknot_proto.v1.payload_pb2 import ErrorInfo
@@ -20,6 +21,20 @@ MAX_TEXT_CHARS = 64 * 1024
 
 MAX_TRACEBACK_CHARS = 64 * 1024
 """Longer tracebacks keep their end."""
+
+_BEFORE_USER_CODE = frozenset(
+    (
+        "slipknot",
+        "slipknot_core",
+        "slipknot_replica",
+        "asyncio",
+        "concurrent",
+        "importlib",
+        "_frozen_importlib",
+        "_frozen_importlib_external",
+    )
+)
+"""Packages between us and the first line of the user's code."""
 
 
 def to_error_info(error: BaseException, *, with_pickle: bool = True) -> ErrorInfo:
@@ -60,7 +75,25 @@ def from_error_info(info: ErrorInfo, *, allow_pickle: bool = True) -> Exception:
 
 def format_traceback(error: BaseException) -> str:
     """The traceback of `error` with its causes as text, bounded."""
-    text = _encodable("".join(traceback.format_exception(error)))
+    return _traceback_text(error, error.__traceback__)
+
+
+def format_user_traceback(error: BaseException) -> str:
+    """The same from the first line of the user's code on: how we came to call it tells its author nothing.
+    Whole if there is no such line.
+    """
+    below = error.__traceback__
+    while below is not None and _package(below.tb_frame) in _BEFORE_USER_CODE:
+        below = below.tb_next
+    return _traceback_text(error, below or error.__traceback__)
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def _traceback_text(error: BaseException, from_: TracebackType | None) -> str:
+    text = _encodable("".join(traceback.format_exception(type(error), error, from_)))
     return text if len(text) <= MAX_TRACEBACK_CHARS else "… (cut)\n" + text[-MAX_TRACEBACK_CHARS:]
 
 

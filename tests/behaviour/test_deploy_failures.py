@@ -62,6 +62,32 @@ def test_a_constructor_that_fails_is_tried_three_times(serve_app: ServeApp, jour
     assert serve_app(Says.bind("cured")).client.get("/").text == "cured"
 
 
+class Fails:
+    def __init__(self) -> None:
+        raise ZeroDivisionError("no luck")
+
+
+class FailsLater:
+    async def __init__(self) -> None:  # type: ignore[misc]
+        raise ZeroDivisionError("no luck")
+
+
+class FailsToConfigure:
+    def reconfigure(self, config: object) -> None:
+        raise ZeroDivisionError(f"no luck with {config}")
+
+
+@pytest.mark.parametrize("kind", [Fails, FailsLater, FailsToConfigure])
+def test_the_traceback_begins_with_the_users_code(serve_app: ServeApp, kind: type) -> None:
+    """How we came to call it tells its author nothing."""
+    with pytest.raises(RuntimeError, match="no luck"):
+        serve_app(
+            serve.deployment(kind).options(user_config={"a": 1} if kind is FailsToConfigure else None).bind()
+        )
+    _, _, shown = application().deployments[0].message.partition("Traceback (most recent call last):\n")
+    assert shown.partition(",")[0].strip() == f'File "{__file__}"'
+
+
 def test_the_number_of_tries_can_be_chosen(serve_app: ServeApp, journal: Journal) -> None:
     pen = journal.pen
 

@@ -259,6 +259,26 @@ def test_run_serves_a_config(start: Callable[..., Running], app_dir: Path) -> No
     assert not is_open(url)
 
 
+def test_run_ends_at_an_interrupt_that_was_swallowed(start: Callable[..., Running], app_dir: Path) -> None:
+    """As it is in the import of a library that is not written in Python, which can only print it."""
+    file = app_dir / "cli_app.py"
+    swallowed = """
+    class Finalised:
+        def __del__(self):
+            print("importing", flush=True)
+            threading.Event().wait()
+
+    import threading
+    Finalised()
+    """
+    file.write_text(textwrap.dedent(swallowed) + file.read_text())
+    running = start("run", "cli_app:app", "--port", "0")
+    running.wait_for("importing")
+    running.interrupt()
+    assert running.wait() == 0
+    assert "serves at" not in running.output
+
+
 @pytest.mark.timeout(90)
 def test_ctrl_c_twice_ends_at_once_whatever_still_runs(start: Callable[..., Running]) -> None:
     running = start("run", "cli_app:app", "--port", "0")

@@ -161,6 +161,24 @@ def test_embedded_cluster(tmp_path: Path) -> None:
         serve.shutdown()
 
 
+def test_state_that_was_deleted() -> None:
+    """Of an embedded cluster: a deploy would be lost at the controller's next start; requests go on."""
+    serve.start(http_options={"port": 0})
+    try:
+        serve.run(Says.bind("first"), name="first")
+        files = [
+            Path(link.readlink())
+            for link in Path(f"/proc/{child_running('slipknot_controller')}/fd").iterdir()
+        ]
+        (state,) = {file for file in files if file.name == "state.db"}
+        state.unlink()
+        with pytest.raises(StateNotStoredError, match=r"state\.db' was deleted"):
+            serve.run(Says.bind("other"), name="first")
+        assert httpx.get(serve.http_url(), timeout=20).text == "first"
+    finally:
+        serve.shutdown()
+
+
 def test_cluster_of_processes(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         store = {"kind": "sqlite", "path": disk.name}

@@ -2,12 +2,13 @@
 
 The connection lives in a thread of its own, so that a slow disk never holds up the event loop. Watchers see
 the changes made through this object; another process must not open the file at the same time (the controller
-holds a lock
-on it).
+holds a lock on it). A file that is deleted or replaced would still take changes, and lose them with this
+process: they are refused.
 """
 
 import asyncio
 import builtins
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,7 @@ class SqliteStore:
     def __init__(self, path: str, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
         self._path = path
         self._connection = connection
+        self._file = _identity(path)
         self._thread = thread
         self._watchers = Watchers()
         self._is_closed = False
@@ -90,6 +92,11 @@ class SqliteStore:
         loop = asyncio.get_running_loop()
 
         def change() -> int:
+            if _identity(self._path) != self._file:
+                raise StoreRefused(
+                    f"the state store {self._path!r} was deleted or replaced while it was in use; what is "
+                    "stored now would be lost. Start the cluster anew"
+                )
             revision = _set(self._connection, key, value, expected)
             if revision != ABSENT:
                 # Told from the store's thread: in order of the revisions, and even if the caller has been
@@ -119,6 +126,15 @@ def _connect(path: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Which file is at `path`; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _get(connection: sqlite3.Connection, key: str) -> Entry | None:

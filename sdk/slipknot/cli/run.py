@@ -16,7 +16,7 @@ from slipknot_core.ids import short_id
 from slipknot_core.spec import ApplicationSpec, ImportSource
 
 from .. import _api, _connection, _control
-from .._console import hear_interrupts
+from .._console import hear_interrupts, raise_if_interrupted
 from .._user_code import user_traceback
 from .progress import Progress
 
@@ -179,6 +179,8 @@ def _start_options(config: "ServeDeploySchema") -> dict[str, Any]:
 
 
 def _start(options: RunOptions, http_options: dict[str, Any], **others: Any) -> None:
+    if options.blocking:
+        raise_if_interrupted()  # the user's modules have been imported since
     http_options.update({k: v for k, v in (("host", options.host), ("port", options.port)) if v is not None})
     _api.start(http_options=http_options, address=options.address, **others)
 
@@ -198,6 +200,7 @@ def _say_where(name: str, route_prefix: str | None) -> None:
 
 def _stay(options: RunOptions, stamp: float) -> None:
     while _api.is_cluster_alive():
+        raise_if_interrupted()
         time.sleep(RELOAD_POLL_S)
         if options.reload and (newest := _newest_change(options.app_dir)) != stamp:
             stamp = newest

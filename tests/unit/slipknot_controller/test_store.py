@@ -15,6 +15,7 @@ from slipknot_controller.store import (
     SqliteStore,
     StateStore,
     StoreClosed,
+    StoreRefused,
     WatchOverflow,
 )
 from slipknot_controller.store.interface import ABSENT, WATCH_QUEUE_LENGTH, raise_counter
@@ -200,3 +201,23 @@ async def test_sqlite_refuses_a_file_that_is_no_database(tmp_path: Path) -> None
     path.write_bytes(b"this is certainly no database, whatever its name says" * 20)
     with pytest.raises(OSError, match=r"state\.db"):
         await SqliteStore.open(path)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_sqlite_refuses_changes_of_a_file_that_is_gone(tmp_path: Path, is_replaced: bool) -> None:
+    """They would be lost with the process; what is known already can be read."""
+    path = tmp_path / "state.db"
+    store = await SqliteStore.open(path)
+    await store.compare_and_swap("a", b"1", ABSENT)
+    path.rename(tmp_path / "moved")
+    if is_replaced:
+        path.touch()
+    with pytest.raises(StoreRefused, match=r"state\.db' was deleted or replaced"):
+        await store.compare_and_swap("b", b"", ABSENT)
+    with pytest.raises(StoreRefused, match="deleted or replaced"):
+        await store.delete("a")
+    entry = await store.get("a")
+    assert entry is not None and entry.value == b"1"
+    (tmp_path / "moved").rename(path)
+    await store.compare_and_swap("b", b"", ABSENT)
+    await store.close()
