@@ -92,10 +92,10 @@ class HttpRequest:
         self._exchange, self._upload, self._tasks = exchange, upload, tasks
         self._match, self._route = route, route.prefix
         self._cycle.on_disconnect = self._on_disconnect
+        self._log_context = contextvars.copy_context()
         if exchange.is_ready:
             self._answer()
         else:
-            self._log_context = contextvars.copy_context()
             exchange.on_ready = self._on_ready
 
     def cancel(self, reason: CancelReason) -> None:
@@ -242,7 +242,9 @@ class HttpRequest:
         if request_headers.keeps_on_disconnect(cycle.headers) and cycle.is_body_taken:
             return
         if cycle.end_status == CLIENT_CLOSED:
-            logger.info("Client for request %s disconnected, cancelling request.", cycle.request_id)
+            text = "Client for request %s disconnected, cancelling request."
+            # For the log only: what `cancel` calls enters the context itself.
+            self._log_context.run(logger.info, text, cycle.request_id)
         self._status = cycle.end_status
         self.cancel(CancelReason.CANCEL_REASON_CLIENT_DISCONNECTED)
 

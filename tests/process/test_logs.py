@@ -62,5 +62,6 @@ if __name__ == "__main__":
     assert re.search(r"ERROR .*bad", both) and "ValueError: odd" in both, both
     gone = [line for line in both.splitlines() if "req-gone" in line]
     assert any(re.search(r"INFO .*GET / 499 [\d.]+ms", line) for line in gone), both
+    assert any("[req-gone] -- Client for request req-gone disconnected" in line for line in gone), both
     assert not any("ERROR" in line or "WARNING" in line for line in gone), both
     assert "CancelledError" not in both
