@@ -154,7 +154,8 @@ def take_credentials(values: dict[str, Any], environ: Mapping[str, str] = os.env
     if not all(files):
         missing = [f"SLIPKNOT_TLS_{n.upper()}" for n, file in zip(names, files, strict=True) if not file]
         raise ValueError(f"{' and '.join(missing)} missing: SLIPKNOT_TLS_CA, _CERT and _KEY go together")
-    return Credentials(str(token), TlsFiles(*files))
+    # Replicas inherit the paths, and may have a working directory of their own.
+    return Credentials(str(token), TlsFiles(*map(os.path.abspath, files)))
 
 
 def _token(environ: Mapping[str, str]) -> str:

@@ -12,11 +12,11 @@ from slipknot_core.rpc.server import check_credentials
 from slipknot_core.settings import cluster_settings, take_credentials
 
 STRONG = "a-token-of-twenty-ch"
-TLS = TlsFiles("ca.pem", "cert.pem", "key.pem")
+TLS = TlsFiles("/c/ca.pem", "/c/cert.pem", "/c/key.pem")
 TLS_ENVIRONMENT = {
-    "SLIPKNOT_TLS_CA": "ca.pem",
-    "SLIPKNOT_TLS_CERT": "cert.pem",
-    "SLIPKNOT_TLS_KEY": "key.pem",
+    "SLIPKNOT_TLS_CA": "/c/ca.pem",
+    "SLIPKNOT_TLS_CERT": "/c/cert.pem",
+    "SLIPKNOT_TLS_KEY": "/c/key.pem",
 }
 
 
@@ -38,6 +38,17 @@ def test_a_child_gets_the_same_credentials(credentials: Credentials) -> None:
     """Whatever its environment was before."""
     before = {"SLIPKNOT_CLUSTER_TOKEN_FILE": "/of/the/parent", "SLIPKNOT_CLUSTER_TOKEN": "old"}
     assert take_credentials({}, before | credentials.environment()) == credentials
+
+
+def test_a_child_with_another_working_directory_finds_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replicas of an application with a working directory could not read relative paths."""
+    monkeypatch.chdir(tmp_path)
+    given = take_credentials({"tls_ca": "certs/ca.pem", "tls_cert": "../cert.pem", "tls_key": "key.pem"}, {})
+    assert given.tls == TlsFiles(
+        str(tmp_path / "certs" / "ca.pem"), str(tmp_path.parent / "cert.pem"), str(tmp_path / "key.pem")
+    )
 
 
 def test_options_win_over_the_environment() -> None:
