@@ -115,7 +115,8 @@ def deploy_changed(full: Compose) -> None:
 
 def leader(full: Compose) -> str:
     """The container of the controller that leads."""
-    words = full("exec", "-T", "proxy-1", "slipknot", "controller-health")
+    # It fails while another controller is away; here it is enough that one leads.
+    words = full("exec", "-T", "proxy-1", "sh", "-c", "slipknot controller-health 2>&1 || true")
     name = next(line.split(":")[0] for line in words.splitlines() if "leader (epoch" in line)
     return full.one(name)
 
