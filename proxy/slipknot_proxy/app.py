@@ -158,7 +158,12 @@ class ProxyApp:
             return
         timeout_s = request_headers.timeout_s(headers, self._config.request_timeout_s)
         request = HttpRequest(
-            cycle, timeout_s=timeout_s, origin=self.origin, counts=self.counts, on_ended=self._ended
+            cycle,
+            timeout_s=timeout_s,
+            origin=self.origin,
+            counts=self.counts,
+            tasks=self._tasks,
+            on_ended=self._ended,
         )
         route = self.routes.match(path)
         context = request.context = self._enter(cycle.request_id, route, request.deadline, headers)
@@ -182,7 +187,7 @@ class ProxyApp:
         exchange = self._open(route.ingress, first, request.deadline, repeatable=repeatable)
         upload = None if cycle.is_body_taken else Upload(cycle, exchange, self._tasks)
         self._ongoing.add(request)
-        request.begin(exchange, upload, route, self._tasks)
+        request.begin(exchange, upload, route)
 
     def _ended(self, request: Cancellable) -> None:
         self._ongoing.discard(request)

@@ -44,6 +44,7 @@ class HttpRequest:
         timeout_s: From now to the end of the response; None: no limit.
         origin: Who cancels, if somebody has to.
         counts: Is told how it ended.
+        tasks: Owner of the task that copies a long response.
         on_ended: Called when a request that has begun is over.
     """
 
@@ -54,6 +55,7 @@ class HttpRequest:
         timeout_s: float | None,
         origin: str,
         counts: ProxyCounts,
+        tasks: TaskOwner,
         on_ended: "Callable[[HttpRequest], None]",
     ) -> None:
         self.deadline = Deadline.after(timeout_s)
@@ -63,6 +65,7 @@ class HttpRequest:
         self.context: RequestContext | None = None
         """What the log and the next hop know of it."""
         self._counts = counts
+        self._tasks = tasks
         self._on_ended = on_ended
         self._upload: Upload | None = None
         self._match: Route | None = None
@@ -80,16 +83,15 @@ class HttpRequest:
         self._fail(response)
         self._log()
 
-    def begin(self, exchange: Exchange, upload: Upload | None, route: Route, tasks: TaskOwner) -> None:
+    def begin(self, exchange: Exchange, upload: Upload | None, route: Route) -> None:
         """Answer the client as the replies come.
 
         Args:
             exchange: Just opened.
             upload: Sends the rest of the body; None: Open carried it all.
             route: For the log its prefix, replaced by the template that the application matched.
-            tasks: Owner of the task that copies a long response.
         """
-        self._exchange, self._upload, self._tasks = exchange, upload, tasks
+        self._exchange, self._upload = exchange, upload
         self._match, self._route = route, route.prefix
         self._cycle.on_disconnect = self._on_disconnect
         self._log_context = contextvars.copy_context()

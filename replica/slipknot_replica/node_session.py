@@ -30,6 +30,7 @@ logger = logging.getLogger("slipknot.serve")
 
 LEAVE_TIMEOUT_S = 1.0
 """For the controller to note that this node leaves; then its replicas end in any case."""
+
 ALIVE_PERIOD_S = 1.0
 """The controller hears of a node at least so often."""
 

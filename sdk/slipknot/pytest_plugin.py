@@ -89,9 +89,8 @@ def _deploying(cluster: "Cluster") -> Iterator[ServeApp]:
     names: set[str] = set()
 
     def deploy(target: "Application", *, name: str = "default", route_prefix: str | None = "/") -> RunningApp:
-        names.add(
-            name
-        )  # also if it fails: what failed to deploy is there, and would be seen by the next test
+        # Also if it fails: what failed to deploy is there, and would be seen by the next test.
+        names.add(name)
         handle = cluster.run(target, name=name, route_prefix=route_prefix)
         prefix = (route_prefix or "/").rstrip("/")
         app = RunningApp(name, handle, cluster.url + prefix, cluster.websocket_url + prefix)

@@ -161,13 +161,12 @@ def _settle_directory(
     if environment.get("archive"):
         return
     directory = (app_dir / named).resolve() if named else app_dir
-    if named and (directory.is_file() or not (directory.is_dir() or Path(named).is_absolute())):
-        what = (
-            "is a file; give the directory, or unpack the archive"
-            if directory.is_file()
-            else "does not exist"
+    if named and directory.is_file():
+        raise ValueError(
+            f"the working_dir {named!r} ({directory}) is a file; give the directory, or unpack the archive"
         )
-        raise ValueError(f"the working_dir {named!r} ({directory}) {what}")
+    if named and not directory.exists() and not Path(named).is_absolute():
+        raise ValueError(f"the working_dir {named!r} ({directory}) does not exist")
     is_here = (bool(named) or has_code) and directory.is_dir()
     if is_here and is_remote(connection.dispatcher.controller_address):
         environment["archive"] = connection.run(upload_directory(connection, directory, excludes))
