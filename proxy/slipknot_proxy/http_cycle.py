@@ -5,10 +5,12 @@ The protocol owns the connection and feeds the cycle; the application answers th
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from slipknot_core.deadline import Deadline
+from slipknot_core.routing.messages import Buffer
 
 from . import response_head
 from .response_head import Framing
@@ -16,6 +18,9 @@ from .server_state import SERVER_LINE, ProxyState
 
 JOIN_BYTES = 64 * 1024
 """Smaller bodies are written together with what stands before them."""
+
+SMALL_BYTES = 16 * 1024
+"""Smaller pieces of a request's body are put together, up to `JOIN_BYTES`."""
 
 CLIENT_CLOSED = 499
 """Status of a request whose client has left."""
@@ -81,7 +86,8 @@ class HttpCycle:
         self._connection = connection
         self.expects_continue = expects_continue
         """The client waits for our word before it sends the body."""
-        self._body = bytearray()
+        self._body: deque[Buffer] = deque()
+        """What came and was not taken; small pieces are put together."""
         self._body_waiter: asyncio.Future[None] | None = None
         self._framing = Framing.NONE
         self._left = 0
@@ -94,25 +100,15 @@ class HttpCycle:
 
     def take_body(self, limit: int) -> bytes:
         """What is there of the body, at most `limit` bytes."""
-        if not self._body:
-            return b""
-        if len(self._body) <= limit:
-            data = bytes(self._body)
-            self._body.clear()
-        else:
-            data = bytes(self._body[:limit])
-            del self._body[:limit]
-        self.buffered_bytes = len(self._body)
-        self._connection.on_taken(self)
-        return data
+        return b"".join(self._take(limit)) if self._body else b""
 
     @property
     def is_body_taken(self) -> bool:
         """The body is complete and was taken."""
         return self.body_complete and not self._body
 
-    async def read_body(self, limit: int) -> tuple[bytes, bool]:
-        """Wait for more of the body; returns it and whether it was the end.
+    async def read_body(self, limit: int) -> tuple[list[Buffer], bool]:
+        """Wait for more of the body; returns it, in pieces, and whether it was the end.
 
         Raises:
             OSError: The client left before the end.
@@ -126,7 +122,7 @@ class HttpCycle:
                 raise OSError("nobody sends the rest of the request's body")
             self._body_waiter = asyncio.get_running_loop().create_future()
             await self._body_waiter
-        return self.take_body(limit), self.is_body_taken
+        return self._take(limit) or [b""], self.is_body_taken
 
     # --- response -----------------------------------------------------------------------------------------
 
@@ -207,9 +203,15 @@ class HttpCycle:
 
     def feed(self, data: bytes) -> None:
         """More of the body came."""
-        self._body += data
+        last = self._body[-1] if self._body else None
+        if type(last) is bytearray and len(last) + len(data) <= JOIN_BYTES:
+            last += data
+        elif len(data) < SMALL_BYTES:
+            self._body.append(bytearray(data))
+        else:
+            self._body.append(data)
         self.received_bytes += len(data)
-        self.buffered_bytes = len(self._body)
+        self.buffered_bytes += len(data)
         self._wake()
 
     def feed_end(self) -> None:
@@ -230,6 +232,24 @@ class HttpCycle:
             callback()
 
     # --- inside -------------------------------------------------------------------------------------------
+
+    def _take(self, limit: int) -> list[Buffer]:
+        """Pieces of the body, at most `limit` bytes together."""
+        taken: list[Buffer] = []
+        while self._body and limit > 0:
+            piece = self._body.popleft()
+            if len(piece) > limit:
+                if taken:
+                    self._body.appendleft(piece)
+                    break
+                self._body.appendleft(memoryview(piece)[limit:])
+                piece = memoryview(piece)[:limit]
+            taken.append(piece)
+            limit -= len(piece)
+        if taken:
+            self.buffered_bytes -= sum(map(len, taken))
+            self._connection.on_taken(self)
+        return taken
 
     def _check_length(self, size: int, complete: bool) -> None:
         if self._framing is not Framing.LENGTH:
@@ -260,6 +280,7 @@ class HttpCycle:
             self.response_complete = True
             self.on_disconnect = None
             self._body.clear()
+            self.buffered_bytes = 0
             self._wake()
             self._connection.on_complete(self)
 

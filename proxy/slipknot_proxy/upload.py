@@ -5,7 +5,7 @@ from slipknot_core.tasks import TaskOwner
 
 from .http_cycle import HttpCycle
 
-CHUNK_BYTES = 256 * 1024
+MAX_FRAME_BYTES = 256 * 1024
 """Largest part of a body in one frame."""
 
 
@@ -25,7 +25,7 @@ class Upload:
         is_end = False
         while not is_end and not self._exchange.closed:
             try:
-                data, is_end = await self._cycle.read_body(CHUNK_BYTES)
+                chunks, is_end = await self._cycle.read_body(MAX_FRAME_BYTES)
             except OSError:
                 return  # the client left; whoever watches the connection has cancelled the exchange
-            await self._exchange.send_body(data, is_end)
+            await self._exchange.send_body(chunks, is_end)

@@ -27,6 +27,7 @@ from slipknot_core.logs import access_log
 from slipknot_core.metrics import known_method
 from slipknot_core.request_context import RequestContext
 from slipknot_core.routing.exchange import CHUNK_COST_BYTES
+from slipknot_core.routing.messages import ReplyFrame
 from slipknot_core.tracing import Span, Tracer
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
@@ -194,13 +195,13 @@ class ServerExchange:
         failure = replica_pb2.Failure(error=to_error_info(error, with_pickle=False), route=self._label()[1])
         self._close(replica_pb2.ReplyFrame(failure=failure))
 
-    def _reply(self, frame: replica_pb2.ReplyFrame) -> None:
+    def _reply(self, frame: ReplyFrame) -> None:
         if not self._has_replied:
             self._has_replied = True
             self._stop_timer(self._accept_timer)
         self._stream.post(frame)
 
-    def _close(self, frame: replica_pb2.ReplyFrame) -> None:
+    def _close(self, frame: ReplyFrame) -> None:
         """Send the closing reply, once."""
         if self._is_closed:
             return

@@ -7,6 +7,7 @@ from typing import Any
 
 from slipknot_core.errors import ProtocolError
 from slipknot_core.routing.exchange import CHUNK_COST_BYTES
+from slipknot_core.routing.messages import BodyFrame, Buffer, ReplyFrame
 from slipknot_proto.v1 import replica_pb2
 
 from .exchange import Replica, ServerExchange, wake
@@ -16,8 +17,9 @@ from .user_code import matched_route
 BODY_CREDIT_BYTES = 1024 * 1024
 """How much of a request body the caller may send ahead of the handler."""
 
-MAX_CHUNK_BYTES = 64 * 1024
-"""Larger chunks of a response travel in pieces."""
+MIN_PIECE_BYTES = 64 * 1024
+MAX_PIECE_BYTES = 256 * 1024
+"""Larger chunks of a response travel in pieces: as large as the credit, within these bounds."""
 
 JOIN_BYTES = 8 * 1024
 """Chunks of a response that are ready together share a frame up to about this size."""
@@ -40,8 +42,8 @@ class HttpExchange(ServerExchange):
         self._body_waiter: asyncio.Future[None] | None = None
         self._uncredited = 0
         self._start: replica_pb2.ResponseStart | None = None
-        self._joined = replica_pb2.BodyChunk()
-        """The last chunk that was posted, as it is in its frame."""
+        self._joined: BodyFrame | None = None
+        """The frame of the last chunk that was posted."""
         self._joined_bytes = JOIN_BYTES
         self._joined_at = 0
         self._response_is_complete = False
@@ -150,26 +152,30 @@ class HttpExchange(ServerExchange):
         if self._is_head:
             body = b""
         size, at = len(body), 0
-        while at + MAX_CHUNK_BYTES < size:
-            await self._send_piece(body, at, at + MAX_CHUNK_BYTES, end_of_body=False)
-            at += MAX_CHUNK_BYTES
+        while (end := at + self._piece_bytes()) < size:
+            await self._send_piece(body, at, end, end_of_body=False)
+            at = end
         await self._send_piece(body, at, size, end_of_body=not more_body)
+
+    def _piece_bytes(self) -> int:
+        return min(max(self._credit, MIN_PIECE_BYTES), MAX_PIECE_BYTES)
 
     async def _send_piece(self, body: bytes, at: int, end: int, *, end_of_body: bool) -> None:
         if at == end and not end_of_body:
             self._flush_start()
             return
         await self._spend(end - at)
-        data = bytes(body[at:end])  # not before: a stalled client must not hold a copy
+        data = _piece(body, at, end)  # not before: a stalled client must not hold a copy
         start, self._start = self._start, None
         if start is None and not end_of_body:
             self._post_chunk(data)
             await self._breathe()
             return
+        frame: ReplyFrame
         if start is None:
-            frame = replica_pb2.ReplyFrame(body={"data": data, "end_of_body": True})
+            frame = BodyFrame(is_reply=True, chunks=[data], end_of_body=True)
         else:
-            start.body, start.end_of_body = data, end_of_body
+            start.body, start.end_of_body = bytes(data), end_of_body
             frame = replica_pb2.ReplyFrame(response_start=start)
         if end_of_body:
             self._response_is_complete = True
@@ -179,14 +185,19 @@ class HttpExchange(ServerExchange):
             self._reply(frame)
             await self._breathe()
 
-    def _post_chunk(self, data: bytes) -> None:
+    def _post_chunk(self, data: Buffer) -> None:
         """Send a chunk that is not the last, in the frame of the one before it if that has not left yet."""
         self._joined_bytes += len(data) + CHUNK_COST_BYTES
-        if self._joined_bytes < JOIN_BYTES and self._joined_at == self._stream.message_count:
-            self._joined.more.append(data)
+        joined = self._joined
+        if (
+            joined is not None
+            and self._joined_bytes < JOIN_BYTES
+            and self._joined_at == self._stream.message_count
+        ):
+            joined.add(data)
             return
-        frame = replica_pb2.ReplyFrame(body={"data": data})
-        self._joined, self._joined_bytes = frame.body, len(data)
+        self._joined = frame = BodyFrame(is_reply=True, chunks=[data])
+        self._joined_bytes = len(data)
         self._joined_at = self._stream.message_count
         self._reply(frame)
 
@@ -194,6 +205,15 @@ class HttpExchange(ServerExchange):
         start, self._start = self._start, None
         if start is not None:
             self._reply(replica_pb2.ReplyFrame(response_start=start))
+
+
+def _piece(body: bytes, at: int, end: int) -> Buffer:
+    """A part of `body`, or all of it, that does not change if the application changes `body`."""
+    if end - at == len(body):
+        return bytes(body)
+    # A copy of a small part is cheaper than what a view of it keeps.
+    is_view = type(body) is bytes and end - at >= MIN_PIECE_BYTES
+    return memoryview(body)[at:end] if is_view else bytes(memoryview(body)[at:end])
 
 
 def flat_headers(headers: Iterable[Sequence[bytes]]) -> list[bytes]:

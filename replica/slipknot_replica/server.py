@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import grpc
+
 from slipknot._models import ReplicaModels
 from slipknot_core.errors import ProtocolError
 from slipknot_core.ids import DeploymentId
@@ -124,7 +126,9 @@ class ReplicaServer:
     async def listen(self) -> str:
         """Start the gRPC server and return its address; requests are refused until `construct` is done."""
         self._server = new_server(self._credentials)
-        replica_pb2_grpc.add_ReplicaServiceServicer_to_server(_Servicer(self), self._server)
+        servicer = _Servicer(self)
+        self._server.add_generic_rpc_handlers((_handler_of_frames(servicer),))
+        replica_pb2_grpc.add_ReplicaServiceServicer_to_server(servicer, self._server)
         add_health_and_reflection(self._server, [SERVICE])
         address = await bind(self._server, self._wanted_address(), self._credentials)
         self.address = advertised(address, self.launch.advertise_host)
@@ -320,3 +324,16 @@ class _Servicer(replica_pb2_grpc.ReplicaServiceServicer):
 
     async def GetReplicaInfo(self, _request: Any, _context: Any) -> replica_pb2.GetReplicaInfoResponse:
         return self._replica.info()
+
+
+def _handler_of_frames(servicer: _Servicer) -> grpc.GenericRpcHandler:
+    """The methods that write messages as bytes; it is asked before the generated one, which has them, too."""
+    handlers = {
+        "Call": grpc.stream_stream_rpc_method_handler(
+            servicer.Call, request_deserializer=replica_pb2.CallRequest.FromString
+        ),
+        "Session": grpc.stream_stream_rpc_method_handler(
+            servicer.Session, request_deserializer=replica_pb2.SessionRequest.FromString
+        ),
+    }
+    return grpc.method_handlers_generic_handler(SERVICE, handlers)

@@ -12,6 +12,7 @@ import asyncio
 from typing import Protocol
 
 from slipknot_core.errors import ProtocolError
+from slipknot_core.routing.messages import ReplyFrame
 from slipknot_core.tasks import TaskOwner
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
@@ -66,7 +67,7 @@ class Wire(Protocol):
     """Messages that were taken from what was posted: while it stays the same, what was posted can be added
     to."""
 
-    def post(self, stream: "ServerStream", frame: replica_pb2.ReplyFrame) -> None:
+    def post(self, stream: "ServerStream", frame: ReplyFrame) -> None:
         """Send a reply soon, after those posted before."""
 
     def has_room(self, byte_count: int) -> bool:
@@ -96,7 +97,7 @@ class ServerStream:
         self._is_half_closed = False
         self.has_ended = False
 
-    def post(self, frame: replica_pb2.ReplyFrame) -> None:
+    def post(self, frame: ReplyFrame) -> None:
         """Send a reply soon."""
         if not self.has_ended:
             self._wire.post(self, frame)
@@ -114,7 +115,7 @@ class ServerStream:
         """As `Wire.room`."""
         await self._wire.room()
 
-    def post_closing(self, frame: replica_pb2.ReplyFrame, exchange: Running) -> None:
+    def post_closing(self, frame: ReplyFrame, exchange: Running) -> None:
         """Send the closing reply of `exchange`; the stream is idle afterwards."""
         self.post(frame)
         if self._exchange is exchange:

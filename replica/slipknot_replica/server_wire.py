@@ -14,7 +14,8 @@ from google.protobuf.message import DecodeError
 
 from slipknot_core.errors import ProtocolError
 from slipknot_core.routing import session
-from slipknot_core.routing.session import may_gain_company, together
+from slipknot_core.routing.messages import Frame, ReplyFrame, call_message, session_message
+from slipknot_core.routing.session import may_gain_company
 from slipknot_proto.v1 import replica_pb2
 
 from .server_stream import Host, ServerStream
@@ -97,8 +98,8 @@ class _Rpc:
         """The RPC is over: cancel what runs on it. Twice is fine."""
         raise NotImplementedError
 
-    def _next_message(self) -> Any:
-        """The next one to write, or None."""
+    def _next_message(self) -> bytes | None:
+        """The next one to write, serialised; or None."""
         raise NotImplementedError
 
     @property
@@ -165,10 +166,10 @@ class CallWire(_Rpc):
 
     def __init__(self, host: Host, context: Any) -> None:
         super().__init__(host, context)
-        self._outbox: list[replica_pb2.ReplyFrame] = []
+        self._outbox: list[Frame] = []
         self._stream = ServerStream(host, self)
 
-    def post(self, stream: ServerStream, frame: replica_pb2.ReplyFrame) -> None:
+    def post(self, stream: ServerStream, frame: ReplyFrame) -> None:
         """Send a reply soon."""
         self._outbox.append(frame)
         self._wake_writer()
@@ -194,11 +195,11 @@ class CallWire(_Rpc):
     def _has_posted(self) -> bool:
         return bool(self._outbox)
 
-    def _next_message(self) -> replica_pb2.CallResponse | None:
+    def _next_message(self) -> bytes | None:
         if not self._outbox:
             return None
         batch, self._outbox = self._outbox, []
-        return replica_pb2.CallResponse(frames=batch)
+        return call_message(batch)
 
 
 class SessionWire(_Rpc):
@@ -214,7 +215,7 @@ class SessionWire(_Rpc):
         self._streams: dict[int, ServerStream] = {}
         self._ids: dict[ServerStream, int] = {}
         self._largest_id = 0
-        self._posted: list[tuple[int, replica_pb2.ReplyFrame]] = []
+        self._posted: list[tuple[int, Frame]] = []
         self._is_begun = False
 
     def __repr__(self) -> str:
@@ -225,7 +226,7 @@ class SessionWire(_Rpc):
         self._wake_writer()
         await super().run()
 
-    def post(self, stream: ServerStream, frame: replica_pb2.ReplyFrame) -> None:
+    def post(self, stream: ServerStream, frame: ReplyFrame) -> None:
         """Send a reply soon."""
         self._posted.append((self._ids[stream], frame))
         self._wake_writer()
@@ -280,13 +281,10 @@ class SessionWire(_Rpc):
     def _may_gain_company(self) -> bool:
         return may_gain_company(len(self._streams), len(self._posted))
 
-    def _next_message(self) -> replica_pb2.SessionResponse | None:
+    def _next_message(self) -> bytes | None:
         if not self._is_begun:
             self._is_begun = True
-            return replica_pb2.SessionResponse()
+            return replica_pb2.SessionResponse().SerializeToString()
         if not self._posted:
             return None
-        batch = together(self._posted)
-        return replica_pb2.SessionResponse(
-            stream_ids=[stream_id for stream_id, _ in batch], frames=[frame for _, frame in batch]
-        )
+        return session_message(self._posted)

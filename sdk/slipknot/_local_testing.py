@@ -32,6 +32,7 @@ from slipknot_core.ids import DeploymentId
 from slipknot_core.request_context import RequestContext
 from slipknot_core.routing.dispatcher import Dispatcher
 from slipknot_core.routing.exchange import Exchange
+from slipknot_core.routing.messages import CallFrame, ReplyFrame
 from slipknot_core.routing.snapshot import ApplicationRoute, DeploymentRoute, Snapshot
 from slipknot_core.routing.stream import Lane, Listener, Stream
 from slipknot_core.spec import ReplicaLaunch
@@ -177,7 +178,7 @@ class LocalDispatcher(Dispatcher):
         """As `Dispatcher.open`."""
         open_ = first.open
         open_.app_name, open_.deployment_name = deployment_id
-        exchange = Exchange(first, deadline, _NoRouter(), context)
+        exchange = Exchange(first, deadline, _NoRouter(), context, spare=self._spare)
         replica = self.replicas.get(deployment_id)
         if replica is None:
             exchange.fail(self._missing(deployment_id))
@@ -277,10 +278,11 @@ class _LocalStream:
         self._loop = asyncio.get_running_loop()
         self._replica_end = ServerStream(server, _LocalWire(self))
 
-    def post(self, frame: replica_pb2.CallFrame) -> None:
+    def post(self, frame: CallFrame) -> None:
+        assert isinstance(frame, replica_pb2.CallFrame)  # there are no bodies: nothing comes over HTTP
         self._loop.call_soon(self._replica_end.on_frame, frame)
 
-    async def send(self, frame: replica_pb2.CallFrame) -> None:
+    async def send(self, frame: CallFrame) -> None:
         self.post(frame)
 
     def abandon(self, reason: CancelReason, origin: str) -> None:
@@ -309,7 +311,8 @@ class _LocalWire:
         self._stream = stream
         self._loop = asyncio.get_running_loop()
 
-    def post(self, _stream: ServerStream, frame: replica_pb2.ReplyFrame) -> None:
+    def post(self, _stream: ServerStream, frame: ReplyFrame) -> None:
+        assert isinstance(frame, replica_pb2.ReplyFrame)
         self._loop.call_soon(self._deliver, frame)
 
     def _deliver(self, frame: replica_pb2.ReplyFrame) -> None:

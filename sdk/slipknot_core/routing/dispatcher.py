@@ -27,6 +27,7 @@ from ..rpc.channel import token_metadata, translate_error
 from ..rpc.controller_link import ControllerLink, EpochGate
 from ..rpc.credentials import NO_CREDENTIALS, Credentials
 from ..tasks import TaskOwner
+from .credit import SpareCredit
 from .demand import DemandReporter
 from .exchange import Exchange
 from .router import Router
@@ -82,6 +83,7 @@ class Dispatcher:
         self._seen_applications: set[str] = set()
         self._listeners: list[OnSnapshot] = []
         self._demand: DemandReporter | None = None
+        self._spare = SpareCredit()
 
     def __repr__(self) -> str:
         return f"<Dispatcher {self.snapshot.epoch}.{self.snapshot.version}: {len(self._routers)} routers>"
@@ -159,7 +161,7 @@ class Dispatcher:
         open_.app_name, open_.deployment_name = deployment_id
         open_.wait_for_slot = True
         router = self._router(deployment_id)
-        exchange = Exchange(first, deadline, router, context, repeatable=repeatable)
+        exchange = Exchange(first, deadline, router, context, spare=self._spare, repeatable=repeatable)
         if deadline.has_expired():
             exchange.fail(RequestTimeoutError(f"Request {open_.request_id} timed out."))
         elif context is not None and not context.adopt(exchange, exchange.cancel):

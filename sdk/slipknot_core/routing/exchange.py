@@ -26,6 +26,8 @@ from ..errors import (
 )
 from ..request_context import RequestContext
 from ..rpc.channel import never_connected
+from .credit import REPLY_CREDIT_BYTES, SpareCredit, Window
+from .messages import BodyFrame, Buffer
 from .stream import Lane, Stream, is_closing
 
 CHUNK_COST_BYTES = 64
@@ -33,13 +35,6 @@ CHUNK_COST_BYTES = 64
 
 MESSAGE_COST_BYTES = 512
 """The same for a WebSocket message, which is kept as an object of its own."""
-
-REPLY_CREDIT_BYTES = 96 * 1024
-"""How much a replica may send ahead of the reader, besides what its last chunk exceeds that by; so it is most
-of what a stalled client holds in memory."""
-
-GRANT_BYTES = REPLY_CREDIT_BYTES // 4
-"""Credit is given back in parts of this size."""
 
 MAX_SHARED_FRAMES = 32
 """Replies beyond it that wait for a slow reader are kept as bytes: as objects they would keep the whole
@@ -111,6 +106,7 @@ class Exchange:
         deadline: When to give up.
         owner: Finds a replica.
         context: The request that this exchange belongs to.
+        spare: For readers that take all they get.
         repeatable: It may be sent elsewhere even if it may have begun.
     """
 
@@ -121,6 +117,7 @@ class Exchange:
         owner: Owner,
         context: RequestContext | None = None,
         *,
+        spare: SpareCredit,
         repeatable: bool = False,
     ) -> None:
         self._first = first
@@ -152,7 +149,8 @@ class Exchange:
         """What it should travel on."""
         self._send_credit = 0
         self._credit_waiter: asyncio.Future[None] | None = None
-        self._ungranted = 0
+        self._spare = spare
+        self._window: Window | None = None  # until something is granted: most replies are one
         self._timer = self._arm()
 
     def __repr__(self) -> str:
@@ -243,9 +241,9 @@ class Exchange:
             size += len(frame)
         return chunks, None
 
-    async def send_body(self, data: bytes, end_of_body: bool) -> None:
-        """Send more of the request body; waits for the replica's credit."""
-        cost = len(data) + CHUNK_COST_BYTES
+    async def send_body(self, chunks: list[Buffer], end_of_body: bool) -> None:
+        """Send more of the request body, at least one chunk; waits for the replica's credit."""
+        cost = sum(map(len, chunks)) + len(chunks) * CHUNK_COST_BYTES
         while self._send_credit <= 0 and not self.closed:
             self._credit_waiter = self._loop.create_future()
             await self._credit_waiter
@@ -253,8 +251,7 @@ class Exchange:
             return
         self._send_credit -= cost
         self._body_is_sent = end_of_body
-        chunk = replica_pb2.BodyChunk(data=data, end_of_body=end_of_body)
-        await self._stream.send(replica_pb2.CallFrame(body=chunk))
+        await self._stream.send(BodyFrame(is_reply=False, chunks=chunks, end_of_body=end_of_body))
 
     async def send_ws(self, message: replica_pb2.WebSocketMessage) -> None:
         """Send a message of the WebSocket client, or a piece of one; waits for the replica's credit."""
@@ -274,11 +271,11 @@ class Exchange:
 
     def grant(self, byte_count: int, chunk_count: int = 1, cost_bytes: int = CHUNK_COST_BYTES) -> None:
         """Let the replica send `byte_count` more bytes; call it once the reader has taken these chunks."""
-        self._ungranted += byte_count + chunk_count * cost_bytes
-        if self._ungranted >= GRANT_BYTES and not self.closed and self._stream is not None:
-            credit = replica_pb2.Credit(byte_count=self._ungranted)
-            self._ungranted = 0
-            self._stream.post(replica_pb2.CallFrame(credit=credit))
+        if not self.closed and self._stream is not None:
+            self._window = self._window or Window(self._spare)
+            granted = self._window.take(byte_count + chunk_count * cost_bytes)
+            if granted:
+                self._stream.post(replica_pb2.CallFrame(credit=replica_pb2.Credit(byte_count=granted)))
 
     def cancel(self, reason: CancelReason, origin: str) -> None:
         """End the exchange for the caller at once and cancel what runs for it. Idempotent; after the closing
@@ -376,6 +373,8 @@ class Exchange:
         self.state, self.closed = State.CLOSED, True
         if self._timer is not None:
             self._timer.cancel()
+        if self._window is not None:
+            self._window.close()
         if self._context is not None:
             self._context.release(self)
         stream, self._stream = self._stream, None

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Collection
 from functools import partial
+from typing import Any
 
 import grpc.aio
 
@@ -44,6 +45,8 @@ time doubles, up to `MAX_LOST_AVOID_S`, until it is heard again.
 
 MAX_LOST_AVOID_S = 2.0
 
+_SERVICE = replica_pb2.DESCRIPTOR.services_by_name["ReplicaService"].full_name
+
 
 class Replica:
     """One replica with its connection. `repr` tells what it has of ours.
@@ -65,6 +68,8 @@ class Replica:
         self._tasks = TaskOwner(f"replica {route.replica_id}")
         self._channel = new_channel(route.address, credentials, rpc_settings().for_data_path())
         self._stub = replica_pb2_grpc.ReplicaServiceStub(self._channel)
+        self._new_call = _writes_bytes(self._channel, "Call", replica_pb2.CallResponse)
+        self._new_session = _writes_bytes(self._channel, "Session", replica_pb2.SessionResponse)
         self.model_ids: Collection[str] = route.model_ids
         self._expected_models: dict[str, float] = {}
         self._carrier = rpc_settings().carrier
@@ -197,10 +202,10 @@ class Replica:
     def _new_stream(self, lane: Lane) -> Stream:
         session = self._sessions.get(lane)
         if lane is Lane.ALONE or (session is not None and session.is_full):
-            call = self._stub.Call(metadata=self._metadata)
+            call = self._new_call(metadata=self._metadata)
             return CallStream(call, self._tasks, self._stream_ended, self._heard)
         if session is None:
-            call = self._stub.Session(metadata=self._metadata)
+            call = self._new_session(metadata=self._metadata)
             ended = partial(self._session_ended, lane)
             session = self._sessions[lane] = Session(call, self._tasks, lane, ended, self._heard)
         return session.new_stream(self._stream_ended)
@@ -234,6 +239,16 @@ class Replica:
         if self.avoid_until_s <= now_s:
             self.avoid_until_s = now_s + self._lost_avoid_s
             self._lost_avoid_s = min(self._lost_avoid_s * 2, MAX_LOST_AVOID_S)
+
+
+def _writes_bytes(channel: grpc.aio.Channel, method: str, response: type) -> Callable[..., Any]:
+    """A method of the stub whose requests were put together already, see `messages`."""
+    multi_callable: Callable[..., Any] = channel.stream_stream(
+        f"/{_SERVICE}/{method}",
+        request_serializer=None,
+        response_deserializer=response.FromString,  # type: ignore[attr-defined]
+    )
+    return multi_callable
 
 
 class Ticket:

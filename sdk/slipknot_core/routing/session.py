@@ -10,7 +10,7 @@ ends. It is as certain as the session: when that breaks, the replica cancels all
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -20,17 +20,11 @@ from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from ..rpc.channel import is_loss
 from ..tasks import TaskOwner
+from .messages import CallFrame, Frame, is_open, session_message
 from .stream import CANCEL_GRACE_S, Lane, Listener
 
 MAX_STREAMS = 16_384
 """Of one session; what comes on top gets a gRPC stream of its own."""
-
-MAX_FRAMES = 128
-MAX_MESSAGE_BYTES = 64 * 1024
-"""Frames travel in one message up to so many and so much, so that none waits for a very large one to be put
-together, and so that one that waits for a slow reader keeps little else in memory: a message is freed as a
-whole.
-"""
 
 FEW_FRAMES = 8
 """A message with fewer waits one step of the loop for what the loop has read meanwhile: a message costs as
@@ -38,25 +32,9 @@ much as the frames of many small exchanges.
 """
 
 
-Frame = TypeVar("Frame", replica_pb2.CallFrame, replica_pb2.ReplyFrame)
-
-
 def may_gain_company(stream_count: int, frame_count: int) -> bool:
     """A session with so many streams should wait a step before it writes a message of so many frames."""
     return stream_count > 1 and frame_count < FEW_FRAMES
-
-
-def together(posted: list[tuple[int, Frame]]) -> list[tuple[int, Frame]]:
-    """Take what should travel in the next message from the beginning of `posted`, which is not empty."""
-    size = count = 0
-    for _, frame in posted[:MAX_FRAMES]:
-        size += frame.ByteSize()
-        if count and size > MAX_MESSAGE_BYTES:
-            break
-        count += 1
-    batch = posted[:count]
-    del posted[:count]
-    return batch
 
 
 class Session:
@@ -81,7 +59,7 @@ class Session:
         self._on_message = on_message
         self._streams: dict[int, SessionStream] = {}
         self._last_id = 0
-        self._pending: list[tuple[int, replica_pb2.CallFrame]] = []
+        self._pending: list[tuple[int, Frame]] = []
         self._writer: asyncio.Task[None] | None = None
         self._has_begun = False
         self._was_closed = False
@@ -115,7 +93,7 @@ class Session:
 
     # --- for streams --------------------------------------------------------------------------------
 
-    def post(self, stream_id: int, frame: replica_pb2.CallFrame) -> None:
+    def post(self, stream_id: int, frame: CallFrame) -> None:
         """Write a frame of a stream soon."""
         if self.has_ended:
             return
@@ -149,12 +127,7 @@ class Session:
                     await asyncio.sleep(0)
                     if not self._pending or self._call.done():
                         return
-                batch = together(self._pending)
-                await self._call.write(
-                    replica_pb2.SessionRequest(
-                        stream_ids=[stream_id for stream_id, _ in batch], frames=[frame for _, frame in batch]
-                    )
-                )
+                await self._call.write(session_message(self._pending))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             pass  # the reader learns of it too, with the status
         except asyncio.CancelledError:
@@ -189,7 +162,7 @@ class Session:
         self.has_ended = True
         code = None if error is None else error.code()
         is_unknown = code is grpc.StatusCode.UNIMPLEMENTED
-        unsent = {stream_id for stream_id, frame in self._pending if frame.HasField("open")}
+        unsent = {stream_id for stream_id, frame in self._pending if is_open(frame)}
         self._pending.clear()
         self._on_ended(is_unknown)
         streams, self._streams = self._streams, {}
@@ -215,12 +188,12 @@ class SessionStream:
     def __repr__(self) -> str:
         return f"<SessionStream {self._id} {'ended' if self.has_ended else 'open'}>"
 
-    def post(self, frame: replica_pb2.CallFrame) -> None:
+    def post(self, frame: CallFrame) -> None:
         """As `Stream.post`."""
         if not self.has_ended:
             self._session.post(self._id, frame)
 
-    async def send(self, frame: replica_pb2.CallFrame) -> None:
+    async def send(self, frame: CallFrame) -> None:
         """As `Stream.send`."""
         self.post(frame)
         await self._session.written()

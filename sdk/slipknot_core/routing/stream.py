@@ -18,6 +18,7 @@ from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from ..rpc.channel import is_loss
 from ..tasks import TaskOwner
+from .messages import CallFrame, Frame, call_message, is_open
 
 CANCEL_GRACE_S = 1.0
 """How long a cancelled stream may take to deliver its Cancel frame before the RPC itself is cancelled."""
@@ -60,10 +61,10 @@ class Stream(Protocol):
 
     lane: Lane
 
-    def post(self, frame: replica_pb2.CallFrame) -> None:
+    def post(self, frame: CallFrame) -> None:
         """Write `frame` soon, after those posted before. A broken stream is reported to the listener."""
 
-    async def send(self, frame: replica_pb2.CallFrame) -> None:
+    async def send(self, frame: CallFrame) -> None:
         """Write `frame` and wait until gRPC has taken it.
 
         Cancellation:
@@ -92,7 +93,7 @@ class CallStream:
         self._call = call
         self._tasks = tasks
         self._on_ended = on_ended
-        self._pending: list[replica_pb2.CallFrame] = []
+        self._pending: list[Frame] = []
         self._writer: asyncio.Task[None] | None = None
         self._was_cancelled = False
         self._closing_seen = asyncio.Event()
@@ -103,7 +104,7 @@ class CallStream:
         self.was_lost = False
         tasks.spawn(self._read(), "read")
 
-    def post(self, frame: replica_pb2.CallFrame) -> None:
+    def post(self, frame: CallFrame) -> None:
         """As `Stream.post`."""
         if self.has_ended:
             return
@@ -111,7 +112,7 @@ class CallStream:
         if self._writer is None:
             self._writer = self._tasks.spawn(self._write(), "write")
 
-    async def send(self, frame: replica_pb2.CallFrame) -> None:
+    async def send(self, frame: CallFrame) -> None:
         """As `Stream.send`."""
         self.post(frame)
         if self._writer is not None:
@@ -147,7 +148,7 @@ class CallStream:
                 if self._call.done():
                     return  # what is pending was never written
                 batch, self._pending = self._pending, []
-                await self._call.write(replica_pb2.CallRequest(frames=batch))
+                await self._call.write(call_message(batch))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             pass  # the reader learns of it too, with the status
         except asyncio.CancelledError:
@@ -173,7 +174,7 @@ class CallStream:
         finally:
             self.has_ended = True
             self._closing_seen.set()
-            self.has_unsent_open = any(frame.HasField("open") for frame in self._pending)
+            self.has_unsent_open = any(map(is_open, self._pending))
             self._pending.clear()
             listener, self.listener = self.listener, None
             self._on_ended(self)

@@ -10,6 +10,7 @@ import pytest
 from slipknot_core.deadline import NEVER
 from slipknot_core.ids import DeploymentId
 from slipknot_core.routing import router as router_module
+from slipknot_core.routing.credit import SpareCredit
 from slipknot_core.routing.exchange import Exchange, State
 from slipknot_core.routing.router import BUSY_BACKOFF_S, Router
 from slipknot_core.routing.snapshot import DeploymentRoute, ReplicaRoute
@@ -33,7 +34,7 @@ async def test_a_pause_that_ends_while_the_router_looks_is_not_forgotten(
     """The request waited until something else happened to the deployment."""
     router = Router(ID)
     router.update(DeploymentRoute(ID, replicas=(ReplicaRoute("r", f"unix:{tmp_path}/r", "node", 5),)))
-    exchange = Exchange(replica_pb2.CallFrame(open={}), NEVER, router)
+    exchange = Exchange(replica_pb2.CallFrame(open={}), NEVER, router, spare=SpareCredit())
     router.submit(exchange)
     ends_s = 1000.0 + BUSY_BACKOFF_S
     now = clock(1000.0, ends_s - 1e-6, ends_s + 1e-6)
