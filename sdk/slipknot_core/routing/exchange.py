@@ -106,7 +106,7 @@ class Exchange:
         deadline: When to give up.
         owner: Finds a replica.
         context: The request that this exchange belongs to.
-        spare: For readers that take all they get.
+        spare: For readers that are fast.
         repeatable: It may be sent elsewhere even if it may have begun.
     """
 
@@ -272,8 +272,9 @@ class Exchange:
     def grant(self, byte_count: int, chunk_count: int = 1, cost_bytes: int = CHUNK_COST_BYTES) -> None:
         """Let the replica send `byte_count` more bytes; call it once the reader has taken these chunks."""
         if not self.closed and self._stream is not None:
-            self._window = self._window or Window(self._spare)
-            granted = self._window.take(byte_count + chunk_count * cost_bytes)
+            now_s = time.monotonic()
+            self._window = self._window or Window(self._spare, now_s)
+            granted = self._window.take(byte_count + chunk_count * cost_bytes, now_s)
             if granted:
                 self._stream.post(replica_pb2.CallFrame(credit=replica_pb2.Credit(byte_count=granted)))
 
