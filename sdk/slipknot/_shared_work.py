@@ -14,6 +14,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable, Coroutine
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from slipknot_core import request_context
@@ -48,6 +49,8 @@ class SharedWork(Generic[T]):
         """Nobody waits any more, and it was cancelled."""
         self._name = name
         self._caller_count = 0
+        self._traceback: TracebackType | None = None
+        """Of what the work raised, as it was when the first caller asked."""
         self._context = context.copy()
         self._context.run(request_context.current.set, request)
         self._context.run(request_context.cancellation_raised.set, None)
@@ -116,6 +119,8 @@ class SharedWork(Generic[T]):
             )
         error = self.task.exception()
         if error is not None:
+            if self._traceback is None:
+                self._traceback = error.__traceback__
             raise error.with_traceback(self._traceback)  # callers' own tracebacks would pile up in it
         return self.task.result()
 
@@ -129,6 +134,5 @@ class SharedWork(Generic[T]):
 
     def _ended(self, task: asyncio.Task[T]) -> None:
         error = None if task.cancelled() else task.exception()
-        self._traceback = error.__traceback__ if error is not None else None
         if error is not None and self.is_abandoned:
             logger.info("cleanup_failed after the cancellation of %s: %r", self._name, error)

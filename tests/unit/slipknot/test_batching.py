@@ -3,6 +3,7 @@
 import asyncio
 import math
 import pickle
+import traceback
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -239,6 +240,27 @@ def test_generators_fail_with_all_callers_after_what_they_have_given() -> None:
             for stream in streams:
                 with pytest.raises(error):
                     await anext(stream)
+
+    run(use())
+
+
+def test_generators_fail_with_their_own_error_for_readers_that_are_busy() -> None:
+    """They may see the end before the loop has told of it; the error is the generator's all the same."""
+
+    @serve.batch(max_batch_size=2, batch_wait_timeout_s=LONG_S)
+    async def items(values: list[int]) -> AsyncIterator[list[int]]:
+        yield values
+        raise ValueError("no more")
+
+    async def collect(value: int) -> None:
+        async for item in items(value):
+            assert item == value
+            await asyncio.sleep(0)
+
+    async def use() -> None:
+        for error in await asyncio.gather(collect(1), collect(2), return_exceptions=True):
+            assert isinstance(error, ValueError)
+            assert "raise ValueError" in "".join(traceback.format_exception(error))
 
     run(use())
 
