@@ -1,10 +1,11 @@
 """One HTTP request: from the client's connection through an exchange with a replica, and back.
 
-The first reply of the replica is taken by a call from the exchange, without a task, and most requests are
-over with it. A response that goes on has a task that copies it; a request body that is not complete when the
-request begins has one that sends it. The client's leaving needs no listener: the connection calls back.
+Replies of the replica are passed on as they come, by a call from the exchange, without a task; there is one
+only while the client does not read as fast as they come, and one that sends a request body that is not
+complete when the request begins. The client's leaving needs no listener: the connection calls back.
 """
 
+import asyncio
 import contextvars
 import logging
 import time
@@ -44,7 +45,7 @@ class HttpRequest:
         timeout_s: From now to the end of the response; None: no limit.
         origin: Who cancels, if somebody has to.
         counts: Is told how it ended.
-        tasks: Owner of the task that copies a long response.
+        tasks: Owner of the task that waits for a slow client.
         on_ended: Called when a request that has begun is over.
     """
 
@@ -73,6 +74,10 @@ class HttpRequest:
         self._exchange: Exchange | None = None
         self._route = ""
         self._status = 0
+        self._has_begun = False
+        """The first reply came."""
+        self._written: tuple[int, int] | None = None
+        """Bytes and chunks that are not granted yet: the client may not have taken them."""
 
     def __repr__(self) -> str:
         return f"<HttpRequest {self._cycle.request_id}: {self._exchange}>"
@@ -95,10 +100,7 @@ class HttpRequest:
         self._match, self._route = route, route.prefix
         self._cycle.on_disconnect = self._on_disconnect
         self._log_context = contextvars.copy_context()
-        if exchange.is_ready:
-            self._answer()
-        else:
-            exchange.on_ready = self._on_ready
+        self._advance()
 
     def cancel(self, reason: CancelReason) -> None:
         """End the request: the client gets an error, or the end of a response that has begun is missing."""
@@ -108,24 +110,66 @@ class HttpRequest:
     # --- inside -------------------------------------------------------------------------------------------
 
     def _on_ready(self) -> None:
-        self._log_context.run(self._answer)
+        self._log_context.run(self._advance)
 
-    def _answer(self) -> None:
-        """Take the first reply, or what ended the exchange before it."""
+    def _advance(self) -> None:
+        """Pass on what is there, and see to what comes next: more, the end, or a client that has to read."""
         exchange = self._exchange
         assert exchange is not None
-        exchange.on_ready = None
-        is_over = True
+        exchange.on_ready = None  # what we do may end the exchange
         try:
-            frame = exchange.try_next()
-            if frame is not None:
-                is_over = self._start_response(frame)
-            elif exchange.error is not None:
-                self._on_error(exchange.error)
+            is_over = self._pass_on(exchange)
         except Exception as error:  # noqa: BLE001 - all of them are answered and logged
             self._on_failure(error)
+            is_over = True
         if is_over:
             self._end()
+        elif self._has_begun and self._cycle.is_write_paused:
+            self._tasks.spawn(self._wait_for_client(), "client")
+        else:
+            exchange.on_ready = self._on_ready
+
+    async def _wait_for_client(self) -> None:
+        try:
+            await self._cycle.drain(self.deadline)
+        except TimeoutError as error:
+            self._on_failure(error)
+            self._end()
+        except asyncio.CancelledError:  # the proxy ends
+            self._end()
+            raise
+        else:
+            self._advance()
+
+    def _pass_on(self, exchange: Exchange) -> bool:
+        """Write what is there, as far as the client keeps up; True: nothing follows."""
+        if not self._has_begun:
+            if not exchange.is_ready:
+                return False
+            self._has_begun = True
+            frame = exchange.try_next()
+            if frame is None:
+                self._on_error(exchange.error)
+                return True
+            if self._start_response(frame):
+                return True
+            self._written = len(frame.response_start.body), 1
+        while not self._cycle.is_write_paused:
+            if self._written is not None:
+                exchange.grant(*self._written)
+                self._written = None
+            if not exchange.is_ready:
+                break
+            bodies, last = exchange.take_body(TOGETHER_BYTES)
+            if last is not None:
+                self._end_response(bodies, last)
+                return True
+            if not bodies:
+                self._on_error(exchange.error)
+                return True
+            self._cycle.write(bodies, complete=False)
+            self._written = sum(map(len, bodies)), len(bodies)
+        return False
 
     def _start_response(self, frame: replica_pb2.ReplyFrame) -> bool:
         """Begin the response with the first reply; False: it goes on."""
@@ -143,18 +187,16 @@ class HttpRequest:
         self._route = start.route or self._route
         is_complete = start.end_of_body
         self._cycle.start(start.status, start.headers, start.body, complete=is_complete)
-        if not is_complete:
-            self._tasks.spawn(self._finish_response(len(start.body)), "response")
         return is_complete
 
-    async def _finish_response(self, written: int) -> None:
-        assert self._exchange is not None
-        try:
-            await self._copy_body(self._exchange, written)
-        except Exception as error:  # noqa: BLE001 - as above
-            self._on_failure(error)
-        finally:
-            self._end()
+    def _end_response(self, bodies: list[bytes], last: replica_pb2.ReplyFrame) -> None:
+        """End the response with the last reply, or cut it if that is no end of a body."""
+        is_complete = last.WhichOneof("frame") == "body"
+        if is_complete:
+            bodies.append(last.body.data)
+        self._cycle.write(bodies, complete=is_complete)
+        if not is_complete:
+            self._cycle.cut()
 
     def _end(self) -> None:
         assert self._exchange is not None
@@ -186,39 +228,13 @@ class HttpRequest:
         self._status = 500
         self._cycle.fail()
 
-    async def _copy_body(self, exchange: Exchange, written: int) -> None:
-        passed_on: tuple[int, int] | None = (written, 1)
-        while passed_on is not None:
-            if self._cycle.is_write_paused:
-                await self._cycle.drain(self.deadline)
-            exchange.grant(*passed_on)
-            await exchange.wait()
-            passed_on = self._pass_on(exchange)
-
-    def _pass_on(self, exchange: Exchange) -> tuple[int, int] | None:
-        """Write what is there; returns bytes and chunks, or None at the end.
-
-        A function of its own, so that nothing of it stays in memory while the client does not read.
-        """
-        bodies, frame = exchange.take_body(TOGETHER_BYTES)
-        if frame is None:
-            self._cycle.write(bodies, complete=False)
-            return sum(map(len, bodies)), len(bodies)
-        is_last = frame.WhichOneof("frame") == "body"
-        if is_last:
-            bodies.append(frame.body.data)
-        self._cycle.write(bodies, complete=is_last)
-        if not is_last:
-            self._cycle.cut()
-        return None
-
     def _failure_response(self, frame: replica_pb2.ReplyFrame) -> FailureResponse:
         return failure_response.of_failure(
             frame.failure.error, request_id=self._cycle.request_id, timeout_s=self._timeout_s
         )
 
-    def _on_error(self, error: Exception) -> None:
-        assert self._exchange is not None
+    def _on_error(self, error: Exception | None) -> None:
+        assert self._exchange is not None and error is not None
         if self._cycle.disconnected:
             return
         response = failure_response.of_error(
