@@ -36,6 +36,9 @@ CHUNK_COST_BYTES = 64
 MESSAGE_COST_BYTES = 512
 """The same for a WebSocket message, which is kept as an object of its own."""
 
+SMALL_MESSAGE_BYTES = 4 * 1024
+"""WebSocket messages up to this size are not waited for, one by one, to be on their way."""
+
 MAX_SHARED_FRAMES = 32
 """Replies beyond it that wait for a slow reader are kept as bytes: as objects they would keep the whole
 messages that they came in, with what others have long read; and many small objects are large."""
@@ -259,9 +262,14 @@ class Exchange:
         while self._send_credit <= 0 and not self.closed:
             self._credit_waiter = self._loop.create_future()
             await self._credit_waiter
-        if not self.closed and self._stream is not None:
-            self._send_credit -= size + MESSAGE_COST_BYTES
-            await self._stream.send(replica_pb2.CallFrame(ws_message=message))
+        if self.closed or self._stream is None:
+            return
+        self._send_credit -= size + MESSAGE_COST_BYTES
+        frame = replica_pb2.CallFrame(ws_message=message)
+        if size <= SMALL_MESSAGE_BYTES:
+            self._stream.post(frame)  # waiting for gRPC costs more than what the credit lets pile up
+        else:
+            await self._stream.send(frame)
 
     async def send_ws_close(self, code: int, reason: str) -> None:
         """Tell the handler that the WebSocket client has closed."""

@@ -20,7 +20,7 @@ from slipknot_proto.v1.payload_pb2 import CancelReason
 
 from ..rpc.channel import is_loss
 from ..tasks import TaskOwner
-from .messages import MAX_FRAMES, CallFrame, Frame, is_open, session_message
+from .messages import CallFrame, Frame, is_open, session_message
 from .stream import CANCEL_GRACE_S, Lane, Listener
 
 MAX_STREAMS = 16_384
@@ -73,11 +73,6 @@ class Session:
     def is_full(self) -> bool:
         """It takes no more streams."""
         return len(self._streams) >= MAX_STREAMS
-
-    @property
-    def is_behind(self) -> bool:
-        """More is posted than the next message takes."""
-        return len(self._pending) > MAX_FRAMES
 
     def new_stream(self, on_ended: Callable[["SessionStream"], None]) -> "SessionStream":
         """Begin a stream; `on_ended` is called when the session ends from the other side."""
@@ -201,8 +196,7 @@ class SessionStream:
     async def send(self, frame: CallFrame) -> None:
         """As `Stream.send`."""
         self.post(frame)
-        if self._session.is_behind:
-            await self._session.written()
+        await self._session.written()
 
     def abandon(self, reason: CancelReason, origin: str) -> None:
         """As `Stream.abandon`."""

@@ -65,7 +65,7 @@ class Stream(Protocol):
         """Write `frame` soon, after those posted before. A broken stream is reported to the listener."""
 
     async def send(self, frame: CallFrame) -> None:
-        """Write `frame` soon, and wait while gRPC does not take what was posted as fast as it comes.
+        """Write `frame` and wait until gRPC has taken it.
 
         Cancellation:
             Safe: the frame is written nevertheless.
