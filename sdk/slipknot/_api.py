@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ._local import LocalCluster
     from .serve.config import HTTPOptions
     from .serve.handle import DeploymentHandle
-    from .serve.schema import LoggingConfig, ServeStatus
+    from .serve.schema import LoggingConfig, ServeStatus, TracingConfig
 
 logger = logging.getLogger("slipknot.serve")
 
@@ -44,23 +44,25 @@ class RunTarget:
         name: The application's name.
         route_prefix: Where it is reachable over HTTP; None: nowhere.
         logging_config: Defaults for its deployments.
+        external_scaler_enabled: Accepted for compatibility; without effect.
     """
 
     target: "Application"
     name: str = DEFAULT_APP_NAME
     route_prefix: str | None = "/"
     logging_config: "Mapping[str, Any] | LoggingConfig | None" = None
+    external_scaler_enabled: bool = False
 
 
-def start(
+def start(  # noqa: PLR0917 - the signature that users know
     proxy_location: Any = None,
     http_options: "Mapping[str, Any] | HTTPOptions | None" = None,
     grpc_options: Mapping[str, Any] | Any = None,
     logging_config: "Mapping[str, Any] | LoggingConfig | None" = None,
+    tracing_config: "Mapping[str, Any] | TracingConfig | None" = None,
+    controller_options: Any = None,
     *,
     address: str | None = None,
-    controller_options: Any = None,
-    tracing_config: Mapping[str, Any] | None = None,
 ) -> None:
     """Make sure that this process has a cluster; start an embedded one if there is none.
 
@@ -71,12 +73,13 @@ def start(
         http_options: Host, port, timeouts, TLS; see `serve.config.HTTPOptions`.
         grpc_options: Port of the gateway; see `serve.config.gRPCOptions`.
         logging_config: Of the cluster's processes; see `serve.schema.LoggingConfig`.
-        address: Controller of an existing cluster, "host:port" or "unix:/path"; default `SLIPKNOT_ADDRESS`.
-        controller_options: Accepted for compatibility; without effect.
         tracing_config: Spans of OpenTelemetry: enabled, exporter_import_path, sampling_ratio; see
             docs/tracing.md. Default: what `SLIPKNOT_TRACING_…` says.
+        controller_options: Accepted for compatibility; without effect.
+        address: Controller of an existing cluster, "host:port" or "unix:/path"; default `SLIPKNOT_ADDRESS`.
 
     Raises:
+        TypeError: An option is of the wrong type.
         ValueError: An option is not valid.
         OSError: The HTTP port is taken, or the host is not one of this machine's.
         SlipknotServeException: The existing cluster cannot be reached.
@@ -124,36 +127,42 @@ def run(  # noqa: PLR0917 - the signature that users know
         SlipknotServeException: Another application has this route prefix.
         RuntimeError: The application failed to deploy; the message has the traceback.
     """
-    if _local_testing_mode:
-        from . import _local_testing
-
-        return _local_testing.run(target, name)
-    if blocking:
-        hear_interrupts()
-    handle = run_many([RunTarget(target, name, route_prefix, logging_config)])[0]
-    if blocking:
-        _block()
-    return handle
+    targets = [RunTarget(target, name, route_prefix, logging_config)]
+    return run_many(targets, blocking, _local_testing_mode=_local_testing_mode)[0]
 
 
-def run_many(targets: Sequence[RunTarget], *, wait_for_ready: bool = True) -> "list[DeploymentHandle]":
+def run_many(
+    targets: Sequence[RunTarget],
+    blocking: bool = False,
+    wait_for_ingress_deployment_creation: bool = True,
+    wait_for_applications_running: bool = True,
+    _local_testing_mode: bool = False,
+    controller_options: Any = None,
+) -> "list[DeploymentHandle]":
     """Deploy several applications; like `run` for each, waiting for all together.
+
+    Args:
+        targets: The applications.
+        blocking: As for `run`.
+        wait_for_ingress_deployment_creation: Accepted for compatibility: handles can be used at once.
+        wait_for_applications_running: Wait until all of them serve.
+        _local_testing_mode: As for `run`.
+        controller_options: Accepted for compatibility; without effect.
 
     Raises:
         ValueError: Two of them have the same name or route prefix; none is deployed.
     """
     _check_distinct(targets)
-    from ._graph import build_application
-    from .serve.handle import DeploymentHandle
+    if _local_testing_mode:
+        from . import _local_testing
 
-    specs = [
-        build_application(t.target, name=t.name, route_prefix=t.route_prefix, logging_config=t.logging_config)
-        for t in targets
-    ]
-    start()
-    connection = _connection.current()
-    connection.run(_control.deploy_all(connection, specs, wait=wait_for_ready))
-    return [DeploymentHandle(spec.ingress_deployment, spec.name) for spec in specs]
+        return [_local_testing.run(target.target, target.name) for target in targets]
+    if blocking:
+        hear_interrupts()
+    handles = _deploy(targets, wait=wait_for_applications_running)
+    if blocking:
+        _block()
+    return handles
 
 
 def delete(name: str, _blocking: bool = True) -> None:
@@ -254,7 +263,7 @@ def get_deployment_handle(
         )
     application = connection.snapshot().applications.get(app)
     if _check_exists and application is None:
-        raise SlipknotServeException(f"Application '{app}' does not exist.")
+        raise _NoSuchDeploymentError(f"Application '{app}' does not exist.")
     if _check_exists and application is not None and deployment_name not in application.deployments:
         known = ", ".join(sorted(application.deployments))
         raise _NoSuchDeploymentError(
@@ -286,6 +295,20 @@ def is_cluster_alive() -> bool:
 # --- inside -----------------------------------------------------------------------------------------
 
 
+def _deploy(targets: Sequence[RunTarget], *, wait: bool) -> "list[DeploymentHandle]":
+    from ._graph import build_application
+    from .serve.handle import DeploymentHandle
+
+    specs = [
+        build_application(t.target, name=t.name, route_prefix=t.route_prefix, logging_config=t.logging_config)
+        for t in targets
+    ]
+    start()
+    connection = _connection.current()
+    connection.run(_control.deploy_all(connection, specs, wait=wait))
+    return [DeploymentHandle(spec.ingress_deployment, spec.name) for spec in specs]
+
+
 def _check_distinct(targets: Sequence[RunTarget]) -> None:
     for kind, values in (
         ("name", [t.name for t in targets]),
@@ -310,7 +333,7 @@ def _need_connection() -> "_connection.Connection":
     return connection
 
 
-def _configure_tracing(tracing_config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _configure_tracing(tracing_config: "Mapping[str, Any] | TracingConfig | None") -> dict[str, Any] | None:
     """Handle calls of this process have spans too."""
     from slipknot_core import tracing
     from slipknot_core.settings import tracing_settings

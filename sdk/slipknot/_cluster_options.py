@@ -51,6 +51,7 @@ def cluster_options(
     """Validate what was given.
 
     Raises:
+        TypeError: One is neither a dict nor of its class.
         ValueError: Names the option, its value and what is allowed.
     """
     from .serve.config import ProxyLocation, gRPCOptions
@@ -59,14 +60,18 @@ def cluster_options(
     location = ProxyLocation.EveryNode if proxy_location is None else ProxyLocation(proxy_location)
     gateway_port = None
     if grpc_options is not None:
-        values = grpc_options if isinstance(grpc_options, gRPCOptions) else gRPCOptions(**dict(grpc_options))
+        values = (
+            grpc_options
+            if isinstance(grpc_options, gRPCOptions)
+            else gRPCOptions(**_as_dict("grpc_options", grpc_options))
+        )
         gateway_port = values.port
     logging_json = ""
     if logging_config is not None:
         config = (
             logging_config
             if isinstance(logging_config, LoggingConfig)
-            else LoggingConfig(**dict(logging_config))
+            else LoggingConfig(**_as_dict("logging_config", logging_config))
         )
         logging_json = config.model_dump_json()
     return ClusterOptions(
@@ -100,7 +105,13 @@ def _validated(http_options: Any) -> "HTTPOptions":
 
     if isinstance(http_options, HTTPOptions):
         return http_options
-    return HTTPOptions(**dict(http_options or {}))
+    return HTTPOptions(**_as_dict("http_options", http_options))
+
+
+def _as_dict(name: str, value: Any) -> dict[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict or an object of its class, not {value!r}")
+    return dict(value or {})
 
 
 def to_json(options: ClusterOptions) -> str:

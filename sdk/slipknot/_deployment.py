@@ -97,14 +97,22 @@ class Deployment:
             )
         return Application(self, args, kwargs)
 
-    def options(self, **options: Unpack[OptionValues]) -> "Deployment":
+    def options(
+        self, func_or_class: Callable[..., Any] | None = None, **options: Unpack[OptionValues]
+    ) -> "Deployment":
         """A copy with other options; those not named stay as they are.
+
+        Args:
+            func_or_class: Code in place of this deployment's; None: the same.
+            **options: As for `serve.deployment`.
 
         Raises:
             TypeError: There is no such option, or its value is of the wrong type.
             ValueError: A value is not allowed, or two contradict each other.
         """
-        return Deployment(self._func_or_class, self._options.changed(options))
+        if func_or_class is not None:
+            _check_code(func_or_class)
+        return Deployment(func_or_class or self._func_or_class, self._options.changed(options))
 
     @property
     def name(self) -> str:
@@ -135,6 +143,11 @@ class Deployment:
     def max_queued_requests(self) -> int:
         """Requests that each caller may queue; -1: no limit."""
         return self._options.max_queued_requests
+
+    @property
+    def backpressure_config(self) -> Mapping[str, Any] | None:
+        """As JSON values; None: 503 without a Retry-After."""
+        return self._options.backpressure_config
 
     @property
     def ray_actor_options(self) -> Mapping[str, Any]:

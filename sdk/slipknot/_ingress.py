@@ -52,7 +52,7 @@ class Ingress:
         return cast(ASGIApp, bound_app(self._app, instance))
 
 
-def ingress(app_or_builder: Any = None) -> Callable[..., Any]:
+def ingress(app: Any = None) -> Callable[..., Any]:
     """Serve a class through an ASGI application; put it below `@serve.deployment`.
 
     Methods decorated with routes of a FastAPI application, or of a router it includes, get the replica's
@@ -60,7 +60,7 @@ def ingress(app_or_builder: Any = None) -> Callable[..., Any]:
     `serve.deployment(serve.ingress(app)())`.
 
     Args:
-        app_or_builder: A FastAPI application, any other ASGI application, or a function without parameters
+        app: A FastAPI application, any other ASGI application, or a function without parameters
             that makes one (called once on each replica).
 
     Returns:
@@ -70,7 +70,7 @@ def ingress(app_or_builder: Any = None) -> Callable[..., Any]:
         TypeError: It is neither.
         ValueError: (by the decorator) What it decorates is no class, or a class with a `__call__` method.
     """
-    noted = _ingress_of(app_or_builder)
+    noted = _ingress_of(app)
 
     def decorate(cls: Any = None) -> Any:
         if cls is None:
@@ -103,18 +103,18 @@ def is_fastapi_app(app: object) -> bool:
     return module is not None and isinstance(app, module.FastAPI)
 
 
-def _ingress_of(app_or_builder: Any) -> Callable[[type], Ingress]:
-    if inspect.isclass(app_or_builder) or app_or_builder is None:
+def _ingress_of(app: Any) -> Callable[[type], Ingress]:
+    if inspect.isclass(app) or app is None:
         raise TypeError(
-            f"@serve.ingress needs an application, not {app_or_builder!r}; write `@serve.ingress(app)` "
+            f"@serve.ingress needs an application, not {app!r}; write `@serve.ingress(app)` "
             "with a FastAPI or other ASGI application, or a function without parameters that makes one"
         )
-    if _is_asgi_app(app_or_builder):
-        return lambda cls: Ingress(snapshot(app_or_builder, claim_methods(app_or_builder, cls)))
-    if _parameter_count(app_or_builder) == 0:
-        return lambda cls: Ingress(None, app_or_builder)
+    if _is_asgi_app(app):
+        return lambda cls: Ingress(snapshot(app, claim_methods(app, cls)))
+    if _parameter_count(app) == 0:
+        return lambda cls: Ingress(None, app)
     raise TypeError(
-        f"@serve.ingress got {app_or_builder!r}, which is neither an ASGI application, called with "
+        f"@serve.ingress got {app!r}, which is neither an ASGI application, called with "
         "(scope, receive, send), nor a function without parameters that makes one"
     )
 

@@ -252,7 +252,7 @@ def _settle_number(values: dict[str, Any]) -> None:
 
 
 def _autoscaling_spec(config: Mapping[str, Any] | None) -> AutoscalingSpec | None:
-    """What a checked `autoscaling_config` means; the deprecated smoothing_factor stands for both factors."""
+    """What a checked `autoscaling_config` means; the deprecated smoothing factors stand for the others."""
     if config is None:
         return None
     default = AutoscalingSpec()
@@ -267,17 +267,21 @@ def _autoscaling_spec(config: Mapping[str, Any] | None) -> AutoscalingSpec | Non
         look_back_period_s=config.get("look_back_period_s", default.look_back_period_s),
         upscale_delay_s=config.get("upscale_delay_s", default.upscale_delay_s),
         downscale_delay_s=downscale_delay_s,
-        downscale_to_zero_delay_s=_or_else(config.get("downscale_to_zero_delay_s"), downscale_delay_s),
-        upscaling_factor=_or_else(config.get("upscaling_factor"), smoothing),
-        downscaling_factor=_or_else(config.get("downscaling_factor"), smoothing),
+        downscale_to_zero_delay_s=_first(config.get("downscale_to_zero_delay_s"), downscale_delay_s),
+        upscaling_factor=_first(
+            config.get("upscaling_factor"), config.get("upscale_smoothing_factor"), smoothing
+        ),
+        downscaling_factor=_first(
+            config.get("downscaling_factor"), config.get("downscale_smoothing_factor"), smoothing
+        ),
         aggregation_function=config.get("aggregation_function", default.aggregation_function),
         policy_function=policy.get("policy_function", ""),
         policy_kwargs=policy.get("policy_kwargs", {}),
     )
 
 
-def _or_else(value: float | None, default: float) -> float:
-    return default if value is None else value
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
 
 
 def _hint(name: str) -> str:

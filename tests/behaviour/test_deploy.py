@@ -285,7 +285,7 @@ def test_del_runs_even_if_the_constructor_hangs(serve_app: ServeApp, journal: Jo
         def __del__(self) -> None:
             pen.note("deleted")
 
-    run_many([RunTarget(Hangs.bind())], wait_for_ready=False)
+    run_many([RunTarget(Hangs.bind())], wait_for_applications_running=False)
     journal.wait_for("constructing")
     serve.delete("default")
     journal.wait_for("deleted")

@@ -176,7 +176,7 @@ def test_replicas_start_in_parallel(serve_app: ServeApp, journal: Journal, make_
         def __call__(self) -> str:
             return "ready"
 
-    run_many([RunTarget(Slow.bind())], wait_for_ready=False)
+    run_many([RunTarget(Slow.bind())], wait_for_applications_running=False)
     journal.wait_for("constructing", 3)
     found = application()
     assert (found.status, found.deployments[0].status) == ("DEPLOYING", "UPDATING")

@@ -200,6 +200,8 @@ def test_handles_are_found_by_name(kit: Any) -> None:
         serve.get_deployment_handle("Kit")
     with pytest.raises(KeyError):
         serve.get_deployment_handle("Nothing", "default")
+    with pytest.raises(KeyError):
+        serve.get_deployment_handle("Kit", "nowhere")
     with pytest.raises(SlipknotServeException):
         serve.get_replica_context()
     serve.delete("default")

@@ -150,8 +150,11 @@ def test_a_version_that_never_passes_its_health_check_is_rolled_back(serve_app: 
 
 def test_an_update_of_an_update_that_failed_returns_to_the_last_good_version(serve_app: ServeApp) -> None:
     serve_app(Says.bind("one"))
-    run_many([RunTarget(Broken.options(max_constructor_retry_count=20).bind())], wait_for_ready=False)
-    run_many([RunTarget(Broken.bind())], wait_for_ready=False)
+    run_many(
+        [RunTarget(Broken.options(max_constructor_retry_count=20).bind())],
+        wait_for_applications_running=False,
+    )
+    run_many([RunTarget(Broken.bind())], wait_for_applications_running=False)
     wait_until(lambda: application().message.startswith("Rolled back"))
     assert serve.get_app_handle("default").remote().result() == "one"
     wait_for_status("DEPLOY_FAILED")
@@ -185,7 +188,7 @@ def test_a_version_that_serves_is_the_one_to_return_to_while_the_one_before_stil
 def test_a_replica_that_is_stopped_while_it_is_being_started_ends(serve_app: ServeApp) -> None:
     """Stopping it is not forgotten because its process is not there yet."""
     for _ in range(3):
-        run_many([RunTarget(Says.options(num_replicas=2).bind("x"))], wait_for_ready=False)
+        run_many([RunTarget(Says.options(num_replicas=2).bind("x"))], wait_for_applications_running=False)
         wait_until(lambda: application() and application().deployments[0].replicas)
         serve.delete("default")
         assert application() is None

@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from .._ingress import ingress
     from .._multiplexed import multiplexed
     from . import config, context, exceptions, handle, http_adapters, metrics, schema
-    from .config import HTTPOptions
+    from .config import ControllerOptions, HTTPOptions
     from .context import cancelled, get_multiplexed_model_id, get_replica_context, get_request_context
+    from .schema import TracingConfig
 
 __all__ = [
     "Application",
+    "ControllerOptions",
     "Deployment",
     "HTTPOptions",
     "RunTarget",
+    "TracingConfig",
     "batch",
     "cancelled",
     "config",
@@ -75,13 +78,14 @@ _HOME = {
     "slipknot._deployment": ("Application", "Deployment", "deployment"),
     "slipknot._ingress": ("ingress",),
     "slipknot._multiplexed": ("multiplexed",),
-    "slipknot.serve.config": ("HTTPOptions",),
+    "slipknot.serve.config": ("ControllerOptions", "HTTPOptions"),
     "slipknot.serve.context": (
         "cancelled",
         "get_multiplexed_model_id",
         "get_replica_context",
         "get_request_context",
     ),
+    "slipknot.serve.schema": ("TracingConfig",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 _ALIASES = {"api", "grpc_util"}

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from .._import_path import split_import_path
 from .._names import checked_route_prefix
 from ._autoscaling import AutoscalingContext, DeploymentID
+from ._runtime_env import ControllerOptions
 
 __all__ = [
     "AggregationFunction",
@@ -21,6 +22,7 @@ __all__ = [
     "AutoscalingContext",
     "AutoscalingPolicy",
     "BackpressureConfig",
+    "ControllerOptions",
     "DeploymentID",
     "EncodingType",
     "GrpcOptions",
@@ -235,6 +237,10 @@ class AutoscalingConfig(BaseModel):
     """Multiplies steps downwards; None: 1."""
     smoothing_factor: float = Field(default=1.0, gt=0)
     """Deprecated: both factors at once."""
+    upscale_smoothing_factor: float | None = Field(default=None, gt=0)
+    """Deprecated: `upscaling_factor`."""
+    downscale_smoothing_factor: float | None = Field(default=None, gt=0)
+    """Deprecated: `downscaling_factor`."""
     aggregation_function: AggregationFunction = AggregationFunction.MEAN
     """Of the load over the look-back period."""
     policy: AutoscalingPolicy | None = None

@@ -11,7 +11,9 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import asdict, replace
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn
+
+from typing_extensions import TypeVar
 
 from slipknot_core.errors import RequestCancelledError, SerializationError, SlipknotServeException
 from slipknot_core.ids import DeploymentId
@@ -24,6 +26,11 @@ from .._replies import read_reply
 
 __all__ = ["DeploymentHandle", "DeploymentResponse", "DeploymentResponseGenerator"]
 
+T = TypeVar("T", default=Any)
+"""The class of a deployment; for people and their tools."""
+R = TypeVar("R", default=Any)
+"""A result, or an item."""
+
 _UNSET: Any = object()
 
 _ON_A_LOOP = (
@@ -35,7 +42,7 @@ BATCH = 256
 """Items that cross from the connection's loop to a thread or another loop at once."""
 
 
-class DeploymentHandle:
+class DeploymentHandle(Generic[T]):
     """Calls a deployment of this process's cluster. Cheap, immutable, picklable; equal if all its parts are.
 
     Args:
@@ -163,7 +170,7 @@ class DeploymentHandle:
         return self.deployment_name, self.app_name, self._options, self._is_local
 
 
-class _Response:
+class _Response(Generic[R]):
     """What both kinds of responses have."""
 
     def __init__(self, call: Call) -> None:
@@ -197,7 +204,7 @@ class _Response:
         return self._call.is_cancelled
 
 
-class DeploymentResponse(_Response):
+class DeploymentResponse(_Response[R]):
     """The result of a call, some time. Await it, or use `result()` without an event loop, as often as you
     like.
 
@@ -207,7 +214,7 @@ class DeploymentResponse(_Response):
         cancelled, so is the call, shielded or not, and awaiting it raises `asyncio.CancelledError`.
     """
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, R]:
         """Wait for the result.
 
         Raises:
@@ -218,7 +225,7 @@ class DeploymentResponse(_Response):
         """
         return self._wait().__await__()
 
-    def result(self, *, timeout_s: float | None = None) -> Any:
+    def result(self, *, timeout_s: float | None = None) -> R:
         """Wait for the result, in code without an event loop.
 
         Args:
@@ -242,9 +249,10 @@ class DeploymentResponse(_Response):
                 raise TimeoutError(
                     f"request {self.request_id} has no result after {timeout_s} s; it goes on"
                 ) from None
-        return _in_thread(call.value)
+        result: R = _in_thread(call.value)
+        return result
 
-    async def _wait(self) -> Any:
+    async def _wait(self) -> R:
         call = self._call
         try:
             if call.is_settled:
@@ -256,10 +264,11 @@ class DeploymentResponse(_Response):
         except (asyncio.CancelledError, GeneratorExit):
             call.cancel()
             raise
-        return call.value()
+        value: R = call.value()
+        return value
 
 
-class DeploymentResponseGenerator(_Response):
+class DeploymentResponseGenerator(_Response[R]):
     """The items of a streaming call, as they come. Iterate it once, with `async for` or `for`.
 
     A bounded amount travels ahead of the reader. Dropping an unfinished generator cancels the call.
@@ -274,10 +283,10 @@ class DeploymentResponseGenerator(_Response):
         self._replies: deque[ReplyFrame] = deque()
         self._last: ReplyFrame | None = None
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> AsyncIterator[R]:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> R:
         """The next item.
 
         Raises:
@@ -294,12 +303,13 @@ class DeploymentResponseGenerator(_Response):
         except (asyncio.CancelledError, GeneratorExit):
             call.cancel()
             raise
-        return self._take(StopAsyncIteration)
+        item: R = self._take(StopAsyncIteration)
+        return item
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[R]:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> R:
         """The next item, in code without an event loop.
 
         Raises:
@@ -312,7 +322,8 @@ class DeploymentResponseGenerator(_Response):
         call = self._call
         if not self._has_reply:
             self._replies.extend(call.connection.run(call.next_replies(BATCH)))
-        return _in_thread(lambda: self._take(StopIteration))
+        item: R = _in_thread(lambda: self._take(StopIteration))
+        return item
 
     def __del__(self) -> None:
         call = getattr(self, "_call", None)

@@ -19,12 +19,11 @@ from pydantic import (
     model_validator,
 )
 
-from slipknot_core.archive import is_digest
-
 from .._explanation import explain
 from .._import_path import split_import_path
 from .._names import checked_application_name, checked_deployment_name, checked_route_prefix
 from .._options import AUTO, auto_scaling, checked, checked_option
+from ._runtime_env import ControllerOptions, RuntimeEnv
 from ._status import (
     ApplicationStatus,
     ApplicationStatusOverview,
@@ -116,48 +115,6 @@ class DeploymentSchema(BaseModel):
         return self
 
 
-class RuntimeEnv(BaseModel):
-    """Where an application's code runs."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    working_dir: str = ""
-    """Directory that modules are imported from. `slipknot deploy` uploads it to a cluster on other machines;
-    one that does not exist where it is run must be on every node.
-    """
-    env_vars: dict[str, str] = Field(default_factory=dict)
-    """Environment variables of the replicas."""
-    excludes: list[str] = Field(default_factory=list)
-    """What of `working_dir` is not uploaded, as in .gitignore."""
-    archive: str = ""
-    """Name of an archive that was uploaded as `working_dir`; `slipknot deploy` writes it."""
-
-    @field_validator("archive")
-    @classmethod
-    def _check_archive(cls, value: str) -> str:
-        if value and not is_digest(value):
-            raise ValueError(f"archive must be the SHA-256 that slipknot deploy has written, not {value!r}")
-        return value
-
-    @field_validator("working_dir")
-    @classmethod
-    def _check_directory(cls, value: str) -> str:
-        if "://" in value:
-            raise ValueError(f"working_dir must be a directory that every node has, not the URI {value!r}")
-        return value
-
-    @field_validator("env_vars", mode="before")
-    @classmethod
-    def _numbers_as_text(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        # YAML reads 1 as a number, but true and no as booleans, of which nobody knows the wanted spelling.
-        return {
-            k: str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v
-            for k, v in value.items()
-        }
-
-
 class ServeApplicationSchema(BaseModel):
     """One application of a config file."""
 
@@ -220,15 +177,6 @@ class ServeApplicationSchema(BaseModel):
         return value
 
 
-class ControllerOptions(BaseModel):
-    """Options of the controller's process. Kept; not yet effective."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    runtime_env: RuntimeEnv = Field(default_factory=RuntimeEnv)
-    """Its environment variables."""
-
-
 class TracingConfig(BaseModel):
     """Spans of OpenTelemetry; see docs/tracing.md."""
 
@@ -253,7 +201,7 @@ class ServeDeploySchema(BaseModel):
     """Count when the cluster starts."""
     grpc_options: gRPCOptions = Field(default_factory=gRPCOptions)
     """Count when the cluster starts."""
-    controller_options: ControllerOptions = Field(default_factory=ControllerOptions)
+    controller_options: ControllerOptions | None = Field(default_factory=ControllerOptions)
     """Kept; not yet effective."""
     logging_config: LoggingConfig | None = None
     """Of the cluster's processes; counts when the cluster starts."""

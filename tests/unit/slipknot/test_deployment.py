@@ -45,6 +45,8 @@ def test_properties_of_optional_options() -> None:
     plain = serve.deployment(Model)
     assert plain.ray_actor_options == {}
     assert plain.logging_config is None
+    assert plain.backpressure_config is None
+    assert plain.options(backpressure_config={"status_code": 429}).backpressure_config == {"status_code": 429}
     assert plain.user_config is None
     assert plain.options(ray_actor_options={"num_cpus": 1}).ray_actor_options == {"num_cpus": 1}
 
@@ -76,6 +78,14 @@ def test_options_make_a_copy() -> None:
     assert (first.name, first.num_replicas) == ("Model", 1)
     assert second.options(name=None).name == "second"
     assert second.func_or_class is first.func_or_class
+
+
+def test_options_with_other_code() -> None:
+    """Name and options stay those of the deployment."""
+    other = serve.deployment(Model, num_replicas=2).options(func_or_class=function)
+    assert (other.func_or_class, other.name, other.num_replicas) == (function, "Model", 2)
+    with pytest.raises(TypeError, match=r"serve\.deployment makes"):
+        other.options("text")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -275,6 +275,10 @@ def test_options_for_later_are_kept(values: dict[str, Any]) -> None:
             ),
         ),
         (
+            {"upscale_smoothing_factor": 0.5, "downscale_smoothing_factor": 0.25, "smoothing_factor": 3},
+            AutoscalingSpec(upscaling_factor=0.5, downscaling_factor=0.25),
+        ),
+        (
             {"downscale_to_zero_delay_s": 0, "upscaling_factor": 2, "policy": {"policy_function": "m:f"}},
             AutoscalingSpec(downscale_to_zero_delay_s=0, upscaling_factor=2, policy_function="m:f"),
         ),

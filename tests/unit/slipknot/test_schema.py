@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from slipknot._option_checks import CHECKS, REMOVED
 from slipknot.serve.config import LoggingConfig, ProxyLocation
-from slipknot.serve.schema import DeploymentSchema, ServeDeploySchema, load_config_file
+from slipknot.serve.schema import ControllerOptions, DeploymentSchema, ServeDeploySchema, load_config_file
 
 APP = {"import_path": "m:app"}
 
@@ -180,6 +180,12 @@ def test_refused_files(values: dict[str, Any], path: str, text: str) -> None:
     """Also at the top."""
     found = errors(values)
     assert text in found[path]
+
+
+def test_options_of_the_controller() -> None:
+    """They may be left out, or be null."""
+    assert ServeDeploySchema(applications=[], controller_options=None).controller_options is None
+    assert ServeDeploySchema(applications=[]).controller_options == ControllerOptions()
 
 
 def test_unknown_keys_of_an_application_are_named(caplog: pytest.LogCaptureFixture) -> None:

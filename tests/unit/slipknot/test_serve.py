@@ -1,16 +1,21 @@
 """The public API as a module: what it exports and what importing it costs."""
 
 import importlib.util
+import inspect
 import os
+import pickle
 import subprocess
 import sys
+from typing import Any, get_type_hints
 
 import grpc
 import pytest
+from fastapi import FastAPI
 
 import slipknot
 from slipknot import serve
 from slipknot.serve import exceptions
+from slipknot.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
 from slipknot_core import errors
 
 HEAVY = (
@@ -27,9 +32,11 @@ HEAVY = (
 
 EXPORTED = [
     "Application",
+    "ControllerOptions",
     "Deployment",
     "HTTPOptions",
     "RunTarget",
+    "TracingConfig",
     "batch",
     "cancelled",
     "delete",
@@ -56,6 +63,11 @@ EXPORTED = [
     "http_url",
     "schema",
 ]
+
+
+class Ready:
+    def __call__(self) -> str:
+        return "ready"
 
 
 def run_python(code: str) -> str:
@@ -128,6 +140,45 @@ def test_exceptions() -> None:
     assert {error.__name__ for error in errors.BY_REASON.values()} < set(exceptions.__all__)
     for name in exceptions.__all__:
         assert issubclass(getattr(exceptions, name), Exception)
+
+
+def test_annotations_that_applications_of_ray_serve_have() -> None:
+    """Handles and responses can say what is behind them; without it they are of anything."""
+    handle: DeploymentHandle[Any] = DeploymentHandle("Model", "default")
+
+    async def text(response: DeploymentResponse[str], items: DeploymentResponseGenerator[int]) -> str:
+        return await response + str([item async for item in items])
+
+    assert get_type_hints(text)["response"] == DeploymentResponse[str]
+    assert pickle.loads(pickle.dumps(handle)) == handle == DeploymentHandle[str]("Model", "default")
+
+
+def test_keywords_that_applications_of_ray_serve_pass() -> None:
+    """Also those that have no effect here."""
+    assert serve.ingress(app=FastAPI())().__name__ == "ASGIIngressDeployment"
+    assert inspect.signature(serve.start).bind("EveryNode", {}, {}, {}, {"enabled": True}, {}).kwargs == {}
+    target = serve.RunTarget(serve.deployment(Ready).bind(), external_scaler_enabled=True)
+    handles = serve.run_many(
+        [target, serve.RunTarget(target.target, "second", "/second")],
+        blocking=False,
+        wait_for_ingress_deployment_creation=True,
+        wait_for_applications_running=True,
+        _local_testing_mode=True,
+        controller_options=serve.config.ControllerOptions(),
+    )
+    try:
+        assert [handle.remote().result() for handle in handles] == ["ready", "ready"]
+        assert [handle.app_name for handle in handles] == ["default", "second"]
+    finally:
+        serve.shutdown()
+
+
+@pytest.mark.parametrize("option", ["http_options", "grpc_options", "logging_config"])
+def test_options_of_the_cluster_that_are_no_options(option: str) -> None:
+    """The error names the one that is wrong, and nothing was started."""
+    with pytest.raises(TypeError, match=f"{option} must be a dict or an object of its class, not 'x'"):
+        serve.start(**{option: "x"})  # type: ignore[arg-type]
+    assert serve.status().applications == {}
 
 
 def test_the_status_error_of_grpc_services_can_be_caught() -> None:
