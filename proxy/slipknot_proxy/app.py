@@ -210,7 +210,7 @@ class ProxyApp:
 
     def _http_request(self, cycle: HttpCycle, route: Route) -> dict[str, Any]:
         """The fields of a `replica_pb2.HttpRequest`."""
-        fields = self._request_fields(cycle.scope, route)
+        fields = self._request_fields(cycle.scope, route, cycle.headers, cycle.request_id)
         fields["method"] = cycle.scope["method"]
         fields["body"] = cycle.take_body(FIRST_BODY_BYTES)
         fields["end_of_body"] = cycle.is_body_taken
@@ -240,7 +240,9 @@ class ProxyApp:
         if route.unavailable:
             await socket.refuse(failure_response.app_unavailable(route.app_name), route, scope["path"])
             return
-        first = _first_frame(context, headers, websocket=self._websocket_request(scope, route))
+        fields = self._request_fields(scope, route, headers, request_id)
+        fields["subprotocols"] = scope["subprotocols"]
+        first = _first_frame(context, headers, websocket=fields)
         exchange = self._open(route.ingress, first, socket.deadline)
         self._ongoing.add(socket)
         try:
@@ -248,21 +250,22 @@ class ProxyApp:
         finally:
             self._ended(socket)
 
-    def _websocket_request(self, scope: dict[str, Any], route: Route) -> dict[str, Any]:
-        """The same of a `replica_pb2.WebSocketRequest`."""
-        fields = self._request_fields(scope, route)
-        fields["subprotocols"] = scope["subprotocols"]
-        return fields
-
     # --- both ---------------------------------------------------------------------------------------------
 
     def _no_route(self, path: str) -> FailureResponse:
         """A proxy that has not heard of the controller yet does not know that there is nothing."""
         return failure_response.not_found(path) if self._has_snapshot else NOT_POPULATED
 
-    def _request_fields(self, scope: dict[str, Any], route: Route) -> dict[str, Any]:
+    def _request_fields(
+        self, scope: dict[str, Any], route: Route, headers: dict[bytes, bytes], request_id: str
+    ) -> dict[str, Any]:
+        """The fields that HTTP requests and WebSockets share; handlers find the request id among the headers,
+        whoever made it."""
         client, server = client_address(scope), scope["server"] or ("", 0)
         root_path = self._config.root_path
+        parts = [part for pair in scope["headers"] for part in pair]
+        if request_headers.REQUEST_ID not in headers:
+            parts += (request_headers.REQUEST_ID, request_id.encode())
         return {
             "http_version": scope["http_version"],
             "scheme": scope["scheme"],
@@ -270,7 +273,7 @@ class ProxyApp:
             "raw_path": root_path.encode() + scope["raw_path"],
             "query_string": scope["query_string"],
             "root_path": self._root_path(route),
-            "headers": [part for pair in scope["headers"] for part in pair],
+            "headers": parts,
             "client_host": client[0],
             "client_port": client[1],
             "server_host": server[0],

@@ -206,6 +206,16 @@ def test_request_id_is_made_up_if_there_is_none(mirror: httpx.Client) -> None:
     assert len(ids) == 3
 
 
+@pytest.mark.parametrize("given", [None, "Mine-2"])
+def test_request_id_is_among_the_headers_that_the_handler_sees(
+    mirror: httpx.Client, given: str | None
+) -> None:
+    """Once, whoever made it: code that hands it on need not ask who did."""
+    response = mirror.get("/scope", headers={"X-Request-ID": given} if given else {})
+    seen = [value for name, value in response.json()["headers"] if name == "x-request-id"]
+    assert seen == [response.headers["x-request-id"]]
+
+
 @pytest.mark.parametrize("path", ["/id", "/scope", "/-/nothing"])
 def test_request_id_of_the_client_comes_back(mirror: httpx.Client, path: str) -> None:
     """A given id is used verbatim and returned with every response."""

@@ -280,7 +280,10 @@ def test_what_the_handler_sees(sockets: Running) -> None:
     path = "/describe/a%20b?limit=7&word=loud"
     with sockets.connect(path, additional_headers={"x-mine": "yes", "cookie": "tasty=1"}) as websocket:
         seen = json.loads(websocket.recv(WAIT_S))
+        assert websocket.response is not None
+        request_id = websocket.response.headers["x-request-id"]
     assert seen == {
+        "request_id": request_id,
         "item": "a b",
         "limit": 7,
         "word": "LOUD",

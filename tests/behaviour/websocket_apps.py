@@ -141,6 +141,7 @@ class Sockets:
         scope = websocket.scope
         await websocket.send_json(
             {
+                "request_id": websocket.headers.get("x-request-id"),
                 "item": item,
                 "limit": limit,
                 "word": word,
