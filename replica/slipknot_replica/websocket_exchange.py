@@ -21,6 +21,7 @@ MESSAGE_CREDIT_BYTES = 1024 * 1024
 """How much the client may send ahead of the handler."""
 
 NORMAL_CLOSURE = 1000
+NO_STATUS = 1005
 POLICY_STATUS = 403
 
 
@@ -49,6 +50,8 @@ class WebSocketExchange(ServerExchange):
         """Messages of several tasks of the application do not mix their pieces."""
         self._incoming_waiter: asyncio.Future[None] | None = None
         self._client_has_closed = False
+        self._end = replica_pb2.WebSocketClose(code=NO_STATUS)
+        """How the socket was closed, by whoever closed it first."""
         self._uncredited = 0
         self._rejection = replica_pb2.WebSocketReject(status=POLICY_STATUS)
 
@@ -60,8 +63,9 @@ class WebSocketExchange(ServerExchange):
             self._on_piece(frame.ws_message)
         elif kind == "ws_close":
             self._client_has_closed = True
-            close = frame.ws_close
-            self._put({"type": "websocket.disconnect", "code": close.code, "reason": close.reason}, 0)
+            if self._phase is not Phase.CLOSED:
+                self._end = frame.ws_close
+            wake(self._incoming_waiter)
         else:
             super().on_frame(kind, frame)
 
@@ -71,7 +75,7 @@ class WebSocketExchange(ServerExchange):
         """The next event of the client; after the last one, its disconnect again."""
         while not self._incoming:
             if self._client_has_closed or self._phase is Phase.CLOSED or self.request.is_cancelled:
-                return {"type": "websocket.disconnect", "code": 1005, "reason": ""}
+                return {"type": "websocket.disconnect", "code": self._end.code, "reason": self._end.reason}
             self._incoming_waiter = self._loop.create_future()
             await self._incoming_waiter
         message, cost_bytes = self._incoming.popleft()
@@ -177,6 +181,8 @@ class WebSocketExchange(ServerExchange):
         self._phase = Phase.CLOSED
         self._status = str(code)
         close = replica_pb2.WebSocketClose(code=code, reason=reason)
+        if not self._client_has_closed:
+            self._end = close
         self._close(replica_pb2.ReplyFrame(ws_close=close))
 
 

@@ -202,8 +202,10 @@ def test_a_handler_that_only_sends_hears_of_it(sockets: Running) -> None:
     ("code", "reason"), [(1000, ""), (1001, ""), (1011, "broken"), (4002, "why"), (3000, "w" * 123)]
 )
 def test_server_closes(sockets: Running, code: int, reason: str) -> None:
+    """The client gets the code, and the handler finds it when it goes on reading."""
     with sockets.connect(f"/close/{code}?reason={reason}") as websocket:
         assert end_of(websocket) == (code, reason)
+    sockets.journal.wait_for(f"closed {code} {reason!r}")
 
 
 def test_handler_returns(sockets: Running) -> None:

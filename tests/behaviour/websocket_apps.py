@@ -87,6 +87,8 @@ class Sockets:
     async def close(self, websocket: WebSocket, code: int, reason: str = "") -> None:
         await websocket.accept()
         await websocket.close(code, reason)
+        end = await websocket.receive()
+        self.pen.note(f"closed {end['code']} {end['reason']!r}")
 
     @api.websocket("/crash")
     async def crash(self, websocket: WebSocket) -> None:
