@@ -9,7 +9,7 @@ import contextvars
 import logging
 from collections.abc import Callable
 
-from slipknot._connection import Connection, connection_var
+from slipknot._connection import Connection, connection_var, install
 from slipknot.serve import context as serve_context
 from slipknot.serve.metrics import user_readings
 from slipknot_core.admin import AdminServer
@@ -43,10 +43,16 @@ class ReplicaLifecycle:
         launch: What this replica is.
         load: Makes the user's code object, not yet constructed; may raise anything.
         credentials: What this process proves itself with; empty on private Unix sockets.
+        has_process: The process is this replica's alone: threads that the user's code starts are in it too.
     """
 
     def __init__(
-        self, launch: ReplicaLaunch, load: LoadCode, *, credentials: Credentials = NO_CREDENTIALS
+        self,
+        launch: ReplicaLaunch,
+        load: LoadCode,
+        *,
+        credentials: Credentials = NO_CREDENTIALS,
+        has_process: bool = False,
     ) -> None:
         self.launch = launch
         self.server: ReplicaServer | None = None
@@ -55,6 +61,7 @@ class ReplicaLifecycle:
         self._dispatcher: Dispatcher | None = None
         self._load = load
         self._credentials = credentials
+        self._has_process = has_process
         self._notice_s = 0.0
         self._stop_wanted: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
@@ -106,18 +113,21 @@ class ReplicaLifecycle:
             credentials=self._credentials,
         )
         await dispatcher.start()
-        connection_var.set(
-            Connection.on_loop(
-                asyncio.get_running_loop(),
-                dispatcher,
-                app_name=launch.app_name,
-                allow_pickle=not launch.refuse_pickle,
-            )
+        connection = Connection.on_loop(
+            asyncio.get_running_loop(),
+            dispatcher,
+            app_name=launch.app_name,
+            allow_pickle=not launch.refuse_pickle,
         )
+        connection_var.set(connection)
+        if self._has_process:
+            install(connection)
         try:
             self.loop_lag.start()
             return await self._run(dispatcher)
         finally:
+            if self._has_process:
+                install(None)
             self.loop_lag.stop()
             await dispatcher.stop()
 
@@ -153,7 +163,7 @@ class ReplicaLifecycle:
         """Load and construct the user's code; returns what went wrong. Gives up when a stop is requested
         first.
         """
-        _set_replica_context(server)
+        _set_replica_context(server, for_process=self._has_process)
         server.base_context = contextvars.copy_context()
         building = asyncio.ensure_future(self._load_and_construct(server))
         await asyncio.wait((building, self._stop_wanted), return_when=asyncio.FIRST_COMPLETED)
@@ -176,7 +186,7 @@ class ReplicaLifecycle:
         logger.info("replica_drained")
 
 
-def _set_replica_context(server: ReplicaServer) -> None:
+def _set_replica_context(server: ReplicaServer, *, for_process: bool) -> None:
     launch = server.launch
     serve_context._set_replica_context(
         serve_context.ReplicaContext(
@@ -187,5 +197,6 @@ def _set_replica_context(server: ReplicaServer) -> None:
             world_size=launch.deployment.num_replicas,
             rank=launch.rank,
             _models=server.models,
-        )
+        ),
+        for_process=for_process,
     )

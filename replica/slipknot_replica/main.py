@@ -63,7 +63,10 @@ async def _run(launch: ReplicaLaunch) -> bool:
 
     loop = asyncio.get_running_loop()
     lifecycle = ReplicaLifecycle(
-        launch, lambda: load_user_code(launch), credentials=cluster_settings().credentials
+        launch,
+        lambda: load_user_code(launch),
+        credentials=cluster_settings().credentials,
+        has_process=True,
     )
     loop.add_signal_handler(signal.SIGTERM, lifecycle.request_stop)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C in the console is the launcher's to handle

@@ -15,7 +15,7 @@ from slipknot import serve
 from slipknot.serve.exceptions import DeploymentUnavailableError, SlipknotServeException
 from tests.support.journal import Gate, Journal
 
-from .conftest import ServeApp
+from .conftest import RunningCluster, ServeApp
 
 MakeGate = Callable[..., Gate]
 
@@ -59,6 +59,17 @@ class Kit:
     def from_thread(self, handle: Any) -> int:
         doubled: int = handle.double.remote(4).result()
         return doubled
+
+    def from_a_pool(self, handle: Any) -> int:
+        with ThreadPoolExecutor(1) as pool:
+            doubled: int = pool.submit(lambda: handle.double.remote(4).result()).result()
+        return doubled
+
+    def where_a_pool_is(self) -> tuple[str, int]:
+        with ThreadPoolExecutor(1) as pool:
+            context = pool.submit(serve.get_replica_context).result()
+            handle = pool.submit(serve.get_deployment_handle, "Kit").result()
+            return context.deployment, pool.submit(lambda: handle.double.remote(5).result()).result()
 
 
 @pytest.fixture
@@ -184,11 +195,19 @@ def test_handles_are_values(kit: Any) -> None:
     assert copy == kit.double and copy.remote(5).result() == 10
     assert kit.through.remote(kit, 6).result() == 12
     assert kit.from_thread.remote(kit).result() == 8
+    assert kit.from_a_pool.remote(kit).result() == 8
     stream = kit.options(stream=True)
     assert list(stream.options(method_name="count").remote(2)) == [0, 1]
     assert kit.remote("untouched").result() == "untouched"
     with pytest.raises(TypeError):
         kit.options(stream="yes")
+
+
+def test_threads_of_a_replica_know_where_they_are(kit: Any, cluster: RunningCluster) -> None:
+    """Where several replicas share a process, a thread does not know whose it is."""
+    if cluster.mode == "in_process":
+        pytest.skip("the test's own process has several replicas")
+    assert kit.where_a_pool_is.remote().result() == ("Kit", 10)
 
 
 def test_handles_are_found_by_name(kit: Any) -> None:
