@@ -56,6 +56,8 @@ def main() -> None:
             runner.run(_serve(config))
         except (OSError, ValueError) as error:
             sys.exit(f"slipknot proxy: {error}")
+        finally:
+            tracing.stop()  # which sends the last spans
 
 
 async def _serve(config: ProxyConfig) -> None:

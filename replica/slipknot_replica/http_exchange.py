@@ -6,6 +6,7 @@ from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
 from slipknot_core.errors import ProtocolError
+from slipknot_core.request_context import RequestContext
 from slipknot_core.routing.exchange import CHUNK_COST_BYTES
 from slipknot_core.routing.messages import BodyFrame, Buffer, ReplyFrame
 from slipknot_proto.v1 import replica_pb2
@@ -35,7 +36,7 @@ class HttpExchange(ServerExchange):
     def __init__(self, replica: Replica, open_: replica_pb2.Open, stream: ServerStream) -> None:
         super().__init__(replica, open_, stream)
         http = open_.http
-        self._scope = _scope(http)
+        self._scope = _scope(http, self.request)
         self._body: deque[bytes] = deque([http.body] if http.body or http.end_of_body else ())
         self._body_end = http.end_of_body
         self._body_delivered = False
@@ -226,12 +227,22 @@ def paired_headers(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
+def seen_headers(flat: Sequence[bytes], request: RequestContext) -> list[tuple[bytes, bytes]]:
+    """The headers for user code: a trace goes on below the replica's span, whoever looks for it there."""
+    headers = paired_headers(flat)
+    if request.span is None:
+        return headers
+    trace = ((b"traceparent", request.traceparent), (b"tracestate", request.tracestate))
+    headers = [pair for pair in headers if pair[0] not in (b"traceparent", b"tracestate")]
+    return headers + [(name, value.encode("latin-1")) for name, value in trace if value]
+
+
 def address(host: str, port: int) -> tuple[str, int] | None:
     """An ASGI address."""
     return (host, port) if host else None
 
 
-def _scope(http: replica_pb2.HttpRequest) -> dict[str, Any]:
+def _scope(http: replica_pb2.HttpRequest, request: RequestContext) -> dict[str, Any]:
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -242,7 +253,7 @@ def _scope(http: replica_pb2.HttpRequest) -> dict[str, Any]:
         "raw_path": http.raw_path,
         "query_string": http.query_string,
         "root_path": http.root_path,
-        "headers": paired_headers(http.headers),
+        "headers": seen_headers(http.headers, request),
         "client": address(http.client_host, http.client_port),
         "server": address(http.server_host, http.server_port),
         "extensions": {},

@@ -8,12 +8,13 @@ from collections import deque
 from typing import Any
 
 from slipknot_core.errors import ProtocolError
+from slipknot_core.request_context import RequestContext
 from slipknot_core.routing.exchange import MESSAGE_COST_BYTES
 from slipknot_core.websocket_pieces import Assembly, pieces
 from slipknot_proto.v1 import replica_pb2
 
 from .exchange import Replica, ServerExchange, wake
-from .http_exchange import Message, address, flat_headers, paired_headers
+from .http_exchange import Message, address, flat_headers, seen_headers
 from .server_stream import ServerStream
 from .user_code import matched_route
 
@@ -41,7 +42,7 @@ class WebSocketExchange(ServerExchange):
 
     def __init__(self, replica: Replica, open_: replica_pb2.Open, stream: ServerStream) -> None:
         super().__init__(replica, open_, stream)
-        self._scope = _scope(open_.websocket)
+        self._scope = _scope(open_.websocket, self.request)
         self._phase = Phase.CONNECTING
         self._incoming: deque[tuple[Message, int]] = deque([({"type": "websocket.connect"}, 0)])
         """With what is granted when one is taken."""
@@ -186,7 +187,7 @@ class WebSocketExchange(ServerExchange):
         self._close(replica_pb2.ReplyFrame(ws_close=close))
 
 
-def _scope(websocket: replica_pb2.WebSocketRequest) -> dict[str, Any]:
+def _scope(websocket: replica_pb2.WebSocketRequest, request: RequestContext) -> dict[str, Any]:
     return {
         "type": "websocket",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -196,7 +197,7 @@ def _scope(websocket: replica_pb2.WebSocketRequest) -> dict[str, Any]:
         "raw_path": websocket.raw_path,
         "query_string": websocket.query_string,
         "root_path": websocket.root_path,
-        "headers": paired_headers(websocket.headers),
+        "headers": seen_headers(websocket.headers, request),
         "client": address(websocket.client_host, websocket.client_port),
         "server": address(websocket.server_host, websocket.server_port),
         "subprotocols": list(websocket.subprotocols),

@@ -344,6 +344,7 @@ def _configure_tracing(tracing_config: "Mapping[str, Any] | TracingConfig | None
     settings = tracing_settings() if values is None else tracing.TracingSettings(**values)
     if settings.enabled:
         tracing.configure(settings)
+        atexit.register(tracing.stop)  # which sends the last spans
     return values
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 from slipknot.testing import Cluster
 from slipknot_core import tracing
@@ -67,6 +68,15 @@ def test_each_hop_has_a_span_below_that_of_its_caller(traced: Cluster) -> None:
     assert found[PROXY].attributes["slipknot.status"] == "200"
     assert found[LEAF].attributes["slipknot.deployment"] == "Leaf"
     assert found[PROXY].status.status_code is not StatusCode.ERROR
+
+
+def test_the_headers_name_the_span_of_the_replica(traced: Cluster) -> None:
+    """A framework that makes spans of its own takes the parent from there, whatever the client sent."""
+    context, headers = httpx.get(f"{traced.url}/headers", headers=HEADERS).json()
+    assert headers == context
+    with connect(f"{traced.websocket_url}/headers") as websocket:
+        context, headers = json.loads(websocket.recv(10))
+    assert headers == context
 
 
 def test_a_trace_begins_where_there_is_none(traced: Cluster) -> None:

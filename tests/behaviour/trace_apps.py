@@ -2,7 +2,7 @@
 
 import asyncio
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, WebSocket
 
 from slipknot import serve
 from slipknot.serve.handle import DeploymentHandle
@@ -51,6 +51,16 @@ class Root:
     @api.get("/deep/{name}")
     async def deep(self, name: str) -> list[list[str]]:
         return [_context(), await self.leaf.remote()]
+
+    @api.get("/headers")
+    async def headers(self, request: Request) -> list[list[str]]:
+        return [_context(), [request.headers["traceparent"], request.headers["tracestate"]]]
+
+    @api.websocket("/headers")
+    async def socket(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_json([_context(), [websocket.headers["traceparent"], ""]])
+        await websocket.close()
 
     @api.get("/stand")
     async def stand(self) -> None:
