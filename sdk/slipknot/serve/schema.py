@@ -6,6 +6,7 @@ files can be read; everywhere else they are errors, since a mistyped option woul
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ from pydantic import (
 from .._explanation import explain
 from .._import_path import split_import_path
 from .._names import checked_application_name, checked_deployment_name, checked_route_prefix
+from .._option_checks import REMOVED
 from .._options import AUTO, auto_scaling, checked, checked_option
 from ._runtime_env import ControllerOptions, RuntimeEnv
 from ._status import (
@@ -98,6 +100,15 @@ class DeploymentSchema(BaseModel):
     rolling_update_percentage: float | None = None
     max_surge_percent: float | None = None
     placement_strategy: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_removed(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        for name in REMOVED.keys() & values.keys():
+            _with_value_error(partial(checked_option, name), values[name])
+        return {name: value for name, value in values.items() if name not in REMOVED}
 
     @field_validator("*", mode="before")
     @classmethod

@@ -120,6 +120,11 @@ def test_every_option_of_a_deployment() -> None:
         ({"deployments": [{"name": "M", "num_replicas": 1.5}]}, "deployments.0.num_replicas", "whole number"),
         ({"deployments": [{"name": "M", "replicas": 1}]}, "deployments.0.replicas", "not permitted"),
         (
+            {"deployments": [{"name": "M", "placement_group_bundles": [{"CPU": 1}]}]},
+            "deployments.0",
+            "placement_group_bundles is not supported: there are no placement groups here",
+        ),
+        (
             {"deployments": [{"name": "M"}, {"name": "N", "max_ongoing_requests": None}]},
             "deployments.1.max_ongoing_requests",
             "must not be None",
@@ -180,6 +185,12 @@ def test_refused_files(values: dict[str, Any], path: str, text: str) -> None:
     """Also at the top."""
     found = errors(values)
     assert text in found[path]
+
+
+def test_options_that_ray_serve_alone_has_may_be_null() -> None:
+    """As in code."""
+    plain = DeploymentSchema(name="M")
+    assert DeploymentSchema(name="M", placement_group_strategy=None) == plain  # type: ignore[call-arg]
 
 
 def test_options_of_the_controller() -> None:
