@@ -28,8 +28,8 @@ from . import failure_response, request_headers
 from .config import ProxyConfig
 from .failure_response import FailureResponse
 from .forwarded import client_address
-from .http_cycle import HttpCycle
-from .http_request import FIRST_BODY_BYTES, HttpRequest
+from .http_cycle import FIRST_BODY_BYTES, HttpCycle
+from .http_request import HttpRequest
 from .metrics import ProxyCounts
 from .spans import begin_span
 from .upload import Upload

@@ -16,6 +16,9 @@ from . import response_head
 from .response_head import Framing
 from .server_state import SERVER_LINE, ProxyState
 
+FIRST_BODY_BYTES = 256 * 1024
+"""How much of a body rides inside Open."""
+
 JOIN_BYTES = 64 * 1024
 """Smaller bodies are written together with what stands before them."""
 
@@ -76,6 +79,8 @@ class HttpCycle:
         self.disconnected = False
         self.has_begun = False
         """The application has it."""
+        self.has_waited = False
+        """It need not wait for the rest of its body."""
         self.end_status = CLIENT_CLOSED
         """What the access log says of a request that ended with `disconnect`."""
         self.body_complete = False

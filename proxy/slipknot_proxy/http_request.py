@@ -30,9 +30,6 @@ from .upload import Upload
 
 logger = logging.getLogger("slipknot.serve")
 
-FIRST_BODY_BYTES = 64 * 1024
-"""How much of a body rides inside Open."""
-
 TOGETHER_BYTES = 64 * 1024
 """Chunks of a response that are there together are written together, up to this."""
 

@@ -22,6 +22,9 @@ MIN_PIECE_BYTES = 64 * 1024
 MAX_PIECE_BYTES = 256 * 1024
 """Larger chunks of a response travel in pieces: as large as the credit, within these bounds."""
 
+WHOLE_BYTES = 128 * 1024
+"""What is no larger travels in one piece, if there is any credit."""
+
 JOIN_BYTES = 8 * 1024
 """Chunks of a response that are ready together share a frame up to about this size."""
 
@@ -153,7 +156,7 @@ class HttpExchange(ServerExchange):
         if self._is_head:
             body = b""
         size, at = len(body), 0
-        while (end := at + self._piece_bytes()) < size:
+        while size - at > WHOLE_BYTES and (end := at + self._piece_bytes()) < size:
             await self._send_piece(body, at, end, end_of_body=False)
             at = end
         await self._send_piece(body, at, size, end_of_body=not more_body)

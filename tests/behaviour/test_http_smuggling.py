@@ -144,7 +144,7 @@ async def test_trailers_are_no_headers(told: tuple[str, Journal]) -> None:
         told[0], CHUNKED + b"4\r\nabcd\r\n0\r\nauthorization: me\r\nx-forwarded-for: 1.2.3.4\r\n\r\n"
     )
     found = httpx.Response(200, content=(await client.read()).body).json()
-    assert found == {"body": "abcd", "headers": ["host", "transfer-encoding"]}
+    assert found == {"body": "abcd", "headers": ["host", "transfer-encoding", "x-request-id"]}
     client.close()
 
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from slipknot_proto.v1 import replica_pb2
+from slipknot_proxy import http_protocol
 from tests.support.scripted_cluster import ScriptedExchange, scripted_proxy
 
 pytestmark = pytest.mark.anyio
@@ -98,7 +99,7 @@ async def test_large_body_arrives_unchanged() -> None:
         client = await cluster.connect()
         client.request("POST", "/", body)
         exchange = await cluster.replica.next_exchange()
-        assert len(exchange.open.http.body) <= 64 * 1024
+        assert len(exchange.open.http.body) <= 256 * 1024
         exchange.grant(1024 * 1024)
         assert await exchange.read_body() == body
         exchange.respond(200, b"ok")
@@ -106,6 +107,54 @@ async def test_large_body_arrives_unchanged() -> None:
         client.get()
         (await cluster.replica.next_exchange()).respond(200, b"again")
         assert (await client.read()).body == b"again"
+
+
+async def test_a_small_body_that_comes_in_parts_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request waits for the rest of it; here as long as it takes."""
+    monkeypatch.setattr(http_protocol, "REST_OF_BODY_S", 60.0)
+    body = bytes(range(256)) * 400  # 100 KiB
+    async with scripted_proxy() as cluster:
+        client = await cluster.connect()
+        client.send(b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: %d\r\n\r\n" % len(body))
+        for at in range(0, len(body), 40_000):
+            client.send(body[at : at + 40_000])
+            await client.flush()
+            await asyncio.sleep(0)
+        exchange = await cluster.replica.next_exchange()
+        assert exchange.open.http.end_of_body
+        assert exchange.open.http.body == body
+        exchange.respond(200, b"ok")
+        assert (await client.read()).body == b"ok"
+
+
+async def test_a_request_does_not_wait_for_a_body_that_does_not_come() -> None:
+    """It begins with what there is, and the rest follows."""
+    async with scripted_proxy() as cluster:
+        client = await cluster.connect()
+        client.send(b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 6\r\n\r\nabc")
+        exchange = await cluster.replica.next_exchange()
+        assert (exchange.open.http.body, exchange.open.http.end_of_body) == (b"abc", False)
+        exchange.grant(1000)
+        client.send(b"def")
+        assert await exchange.read_body() == b"abcdef"
+        exchange.respond(200, b"ok")
+        assert (await client.read()).body == b"ok"
+
+
+async def test_a_client_that_leaves_before_its_body_came_is_forgotten() -> None:
+    """The connection's timer is gone with it, and the proxy serves on."""
+    async with scripted_proxy() as cluster:
+        for _ in range(20):
+            client = await cluster.connect()
+            client.send(b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 6\r\n\r\nabc")
+            await client.flush()
+            client.close()
+        client = await cluster.connect()
+        client.get("/last")
+        while (exchange := await cluster.replica.next_exchange()).open.http.path != "/last":
+            pass
+        exchange.respond(200, b"ok")
+        assert (await client.read()).body == b"ok"
 
 
 async def test_chunked_upload_arrives_as_it_comes() -> None:

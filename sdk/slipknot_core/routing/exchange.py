@@ -44,7 +44,7 @@ MAX_SHARED_FRAMES = 32
 messages that they came in, with what others have long read; and many small objects are large."""
 
 LARGE_BYTES = 64 * 1024
-"""Arguments above it travel alone."""
+"""Arguments and bodies above it travel alone."""
 
 PARENT_FIRST_S = 0.05
 """A call inherits its parent's deadline; its own timer goes off this much later, so that the parent is
@@ -365,7 +365,8 @@ class Exchange:
     def _lane(self, request: str | None) -> Lane:
         match request:
             case "http":
-                return Lane.SHORT if self._body_is_sent else Lane.ALONE
+                is_small = self._body_is_sent and len(self.open.http.body) <= LARGE_BYTES
+                return Lane.SHORT if is_small else Lane.ALONE
             case "method":
                 return Lane.SHORT if self.open.method.ByteSize() <= LARGE_BYTES else Lane.ALONE
             case _:
