@@ -56,3 +56,12 @@ class HangupWatcher:
             self.unwatch(fd)
             if callback is not None:
                 callback()
+
+
+def has_unread(fd: int) -> bool:
+    """Something has arrived that was not read yet; False if there is no such file."""
+    if fd < 0:
+        return False
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))

@@ -14,7 +14,6 @@ As in uvicorn, a client that closes only its sending half counts as gone.
 """
 
 import asyncio
-import select
 import socket
 import struct
 from collections import deque
@@ -27,12 +26,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from . import refusals, request_headers
-from .http_cycle import FIRST_BODY_BYTES, HttpCycle
+from .hangup import has_unread
+from .http_cycle import HttpCycle
 from .refusals import Refusal
+from .rest_of_body import RestOfBody
 from .server_state import ProxyState
-
-REST_OF_BODY_S = 0.005
-"""A request begins without the rest of its body after this, even if there is little of it."""
 
 MAX_UNWRITTEN_BYTES = 4 * 1024
 """Beyond it, what the kernel does not take of a response counts as not read by the client."""
@@ -83,7 +81,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._discarded_bytes = 0
         self._fd = -1
         self._timer: asyncio.TimerHandle | None = None
-        self._body_timer: asyncio.TimerHandle | None = None
+        self._rest = RestOfBody(self.loop, self._begin_first)
         self._idle_at_s = 0.0
 
     def __repr__(self) -> str:
@@ -106,12 +104,13 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone, or we have closed."""
         self._stop_watching()
-        self._stop_waiting_for_body()
+        self._rest.stop()
         if self._timer is not None:
             self._timer.cancel()
         self.connections.discard(self)
         self.flow.resume_writing()
-        self.parser = cast(Any, None)
+        # Both refer to us: without them a connection that has ended is freed at once.
+        self.parser = self._rest = cast(Any, None)
         self._incoming = None
         cycles, self._cycles = self._cycles, deque()
         for cycle in cycles:
@@ -302,7 +301,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._cycles and self._cycles[0] is cycle:
             self._cycles.popleft()
         if not cycle.keep_alive:
-            is_all_read = self._incoming is None and not self._has_unread()
+            is_all_read = self._incoming is None and not has_unread(self._fd)
             self._incoming = None
             self._cycles.clear()  # nothing behind a last response is answered
             self.transport.close() if is_all_read else self._linger()
@@ -353,29 +352,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _begin_first(self) -> None:
         """Begin the oldest request, with what has come of its body; nothing if it has begun already."""
-        if self._cycles and not self._cycles[0].has_begun and not self._waits_for_body(self._cycles[0]):
-            self._stop_waiting_for_body()
+        if self._cycles and not self._cycles[0].has_begun and not self._rest.is_awaited(self._cycles[0]):
+            self._rest.stop()
             self.state.begin(self._cycles[0])
-
-    def _waits_for_body(self, cycle: HttpCycle) -> bool:
-        """The rest of a small body is on its way: for a moment, since with all of it the request is one
-        message to a replica, and one that can be sent to another."""
-        if cycle.body_complete or cycle.expects_continue or cycle.has_waited:
-            return False
-        if not 0 < int(cycle.headers.get(b"content-length", b"0")) <= FIRST_BODY_BYTES:
-            return False
-        if self._body_timer is None:
-            self._body_timer = self.loop.call_later(REST_OF_BODY_S, self._begin_without_rest, cycle)
-        return True
-
-    def _begin_without_rest(self, cycle: HttpCycle) -> None:
-        cycle.has_waited = True
-        self._begin_first()
-
-    def _stop_waiting_for_body(self) -> None:
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-            self._body_timer = None
 
     def _next(self) -> None:
         """Nothing of the last request is left: run the next one, refuse, or wait for one."""
@@ -503,17 +482,10 @@ class HttpProtocol(HttpToolsProtocol):
         """
         if self._is_lingering or self._in_head or not self.transport.can_write_eof():
             self.transport.close()
-        elif self._has_unread():
+        elif has_unread(self._fd):
             self._wait_for_data(UNREAD_S)
         else:
             self._linger()
-
-    def _has_unread(self) -> bool:
-        if self._fd < 0:
-            return False
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        return bool(poll.poll(0))
 
 
 def _split_target(target: bytes) -> tuple[bytes, bytes]:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from slipknot_proto.v1 import replica_pb2
-from slipknot_proxy import http_protocol
+from slipknot_proxy import rest_of_body
 from tests.support.scripted_cluster import ScriptedExchange, scripted_proxy
 
 pytestmark = pytest.mark.anyio
@@ -111,7 +111,7 @@ async def test_large_body_arrives_unchanged() -> None:
 
 async def test_a_small_body_that_comes_in_parts_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     """The request waits for the rest of it; here as long as it takes."""
-    monkeypatch.setattr(http_protocol, "REST_OF_BODY_S", 60.0)
+    monkeypatch.setattr(rest_of_body, "REST_OF_BODY_S", 60.0)
     body = bytes(range(256)) * 400  # 100 KiB
     async with scripted_proxy() as cluster:
         client = await cluster.connect()
