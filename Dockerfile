@@ -5,13 +5,15 @@ ARG PYTHON=3.11
 FROM python:${PYTHON}-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=/src/constraints.txt
 WORKDIR /src
+# For the modules that are compiled.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 # What changes seldom comes first: the libraries, in exactly the versions that are tested.
 COPY deploy/constraints.txt pyproject.toml ./
 RUN python -m venv /opt/slipknot \
  && python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
       print(*p["dependencies"], *p["optional-dependencies"]["tls"], sep="\n")' > requirements.txt \
  && /opt/slipknot/bin/pip install -r requirements.txt
-COPY LICENSE README.md ./
+COPY LICENSE README.md hatch_build.py ./
 COPY proto proto
 COPY sdk sdk
 COPY proxy proxy

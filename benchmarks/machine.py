@@ -7,6 +7,8 @@ import subprocess
 import time
 from importlib import metadata
 
+from slipknot_core.compiled import is_fresh
+
 PACKAGES = ("slipknot", "grpcio", "uvicorn", "fastapi", "starlette", "uvloop")
 PEER_PACKAGES = ("ray", "bentoml", "litserve")
 _PEER_VERSIONS = """
@@ -31,6 +33,7 @@ def about(command: str, peers_python: str | None) -> dict[str, str]:
         "load before the run": f"{load_1min:.2f}",
         "python": platform.python_version(),
         "versions": ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES),
+        "compiled modules of slipknot": "yes" if is_fresh() else "no",
         "tools": ", ".join([_first_line("wrk", "--version"), _first_line("haproxy", "-v")]),
         **({"peers": _peers(peers_python)} if peers_python else {}),
     }

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from mypy_extensions import mypyc_attr
+
 from slipknot_core.deadline import Deadline
 from slipknot_core.routing.messages import Buffer
 
@@ -57,6 +59,7 @@ class Connection(Protocol):
         """Wait until the client has read, or has left."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class HttpCycle:
     """One request and its response. `on_disconnect` is called once, when nobody waits for the response any
     more."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import grpc.aio
+from mypy_extensions import mypyc_attr
 
 from slipknot_proto.v1 import discovery_pb2, discovery_pb2_grpc, replica_pb2
 
@@ -41,6 +42,7 @@ UNKNOWN_APPLICATION_WAIT_S = 5.0
 OnSnapshot = Callable[[Snapshot], None]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Dispatcher:
     """Sends requests to deployments. Belongs to the loop it was started on; `repr` tells the snapshot and the
     routers.

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import grpc.aio
+from mypy_extensions import mypyc_attr
 
 from slipknot_proto.v1 import replica_pb2
 from slipknot_proto.v1.payload_pb2 import CancelReason
@@ -52,6 +53,7 @@ cancelled first
 and the handler sees CancelledError rather than a timeout of the child."""
 
 
+@mypyc_attr(native_class=False)
 class _Packed(bytes):
     """A serialised reply."""
 

@@ -183,7 +183,7 @@ class Replica:
     def _forget_models(self) -> None:
         now_s, expected = time.monotonic(), self._expected_models
         self._expected_models = {model: until_s for model, until_s in expected.items() if until_s > now_s}
-        self.model_ids = self.route.model_ids | self._expected_models.keys()
+        self.model_ids = self.route.model_ids.union(self._expected_models)
 
     def _close_soon(self) -> None:
         if self._closing is None:

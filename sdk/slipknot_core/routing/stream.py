@@ -81,8 +81,6 @@ class Stream(Protocol):
 class CallStream:
     """The calling end of one `ReplicaService.Call`. Must be made and used on the loop of its channel."""
 
-    lane = Lane.ALONE
-
     def __init__(
         self,
         call: Any,
@@ -90,6 +88,7 @@ class CallStream:
         on_ended: Callable[["CallStream"], None],
         on_message: Callable[[], None] = lambda: None,
     ) -> None:
+        self.lane = Lane.ALONE
         self._call = call
         self._tasks = tasks
         self._on_ended = on_ended
