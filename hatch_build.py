@@ -29,8 +29,8 @@ namespace_packages = True
 ignore_missing_imports = True
 """
 
-sys.path.insert(0, str(ROOT / "sdk" / "slipknot_core"))
-from compiled import SHARED, SOURCES, SWITCH, is_fresh  # noqa: E402 - its package needs what is not installed yet
+sys.path.insert(0, str(ROOT / "sdk"))  # nothing is installed yet
+from slipknot_core.compiled import SHARED, SOURCES, SWITCH, is_fresh  # noqa: E402
 
 sys.path.pop(0)
 
@@ -40,7 +40,7 @@ except ImportError:  # run as a program, without a build
     BuildHookInterface = object
 
 
-class CompileHook(BuildHookInterface):  # type: ignore[misc, valid-type]
+class CompileHook(BuildHookInterface):  # type: ignore[misc]
     """Puts compiled modules into wheels, and into the folder `compiled` for an editable installation."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

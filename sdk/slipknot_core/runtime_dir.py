@@ -69,8 +69,10 @@ class RuntimeDir:
         remove_stale(base)
         path = base / short_id()
         path.mkdir(mode=0o700)
-        lock_fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        new = path / f"{_LOCK}.new"
+        lock_fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        new.rename(path / _LOCK)  # it is never seen unlocked: a launcher that looks would remove all this
         return cls(path, lock_fd)
 
     def address(self, name: str) -> str:
@@ -156,9 +158,9 @@ def find_clusters(base: Path | None = None) -> list[ClusterInfo]:
     """The clusters of this user whose launchers are alive, oldest first."""
     base = base_dir() if base is None else base
     found = [
-        (file.stat().st_mtime, info)
+        pair
         for file in base.glob(f"*/{_INFO}")
-        if _is_alive(file.parent) and (info := _read_info(file)) is not None
+        if _is_alive(file.parent) and (pair := _read_info(file)) is not None
     ]
     return [info for _, info in sorted(found, key=lambda pair: pair[0])]
 
@@ -178,7 +180,10 @@ def _is_alive(path: Path) -> bool:
     try:
         fd = os.open(path / _LOCK, os.O_RDWR)
     except FileNotFoundError:
-        return time.time() - path.stat().st_mtime < _UNLOCKED_GRACE_S
+        try:
+            return time.time() - path.stat().st_mtime < _UNLOCKED_GRACE_S
+        except FileNotFoundError:
+            return False
     try:
         # Shared, so that two processes that look at once do not take each other for a launcher.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -189,8 +194,9 @@ def _is_alive(path: Path) -> bool:
     return False
 
 
-def _read_info(file: Path) -> ClusterInfo | None:
+def _read_info(file: Path) -> tuple[float, ClusterInfo] | None:
+    """When a cluster was published, and what it published."""
     try:
-        return ClusterInfo(**json.loads(file.read_text()))
+        return file.stat().st_mtime, ClusterInfo(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):  # just removed, or written by another version
         return None
