@@ -25,7 +25,8 @@ MYPY_CONFIG = """
 mypy_path = {roots}
 explicit_package_bases = True
 namespace_packages = True
-# A build has no types of other packages.
+# The types of other packages are there in one installation and missing in the next: never look at them.
+no_site_packages = True
 ignore_missing_imports = True
 """
 

@@ -21,7 +21,6 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
-from mypy_extensions import mypyc_attr
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -52,7 +51,6 @@ MAX_WS_HEADER_BYTES = 8 * 1024
 _RESET = struct.pack("ii", 1, 0)
 
 
-@mypyc_attr(native_class=False)
 class HttpProtocol(HttpToolsProtocol):
     """One client connection.
 
@@ -494,5 +492,5 @@ def _split_target(target: bytes) -> tuple[bytes, bytes]:
     """Path and query of a request target."""
     if target == b"*":
         return target, b""
-    url: Any = httptools.parse_url(target)  # its types leave out that a part may be None
+    url = httptools.parse_url(target)
     return url.path or b"/", url.query or b""

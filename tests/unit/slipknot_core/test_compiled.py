@@ -1,14 +1,18 @@
 """Which of a checkout's modules are taken: the compiled ones, or their sources."""
 
+import importlib
 import os
 import subprocess
 import sys
+import tomllib
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 
 from slipknot_core.compiled import SHARED, SOURCES, SWITCH, is_fresh
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -55,6 +59,21 @@ def test_nothing_for_this_python(checkout: Path) -> None:
 def test_never_compiled(tmp_path: Path) -> None:
     """The sources run."""
     assert not is_fresh(str(tmp_path))
+
+
+def test_classes_with_bases_of_other_packages_are_not_compiled() -> None:
+    """Their types are out of sight when they are compiled: `super().__init__` would be that of `object`."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    sources = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["modules"]
+    names = [".".join(Path(source).with_suffix("").parts[1:]) for source in sources]
+    bases = {
+        base.__module__.partition(".")[0]
+        for name in names
+        for kind in vars(importlib.import_module(name)).values()
+        if isinstance(kind, type) and kind.__module__ == name
+        for base in kind.__mro__
+    }
+    assert bases <= {"slipknot_core", "slipknot_proxy", "builtins", "typing", "enum"}
 
 
 @pytest.mark.parametrize("switch", ["0", "1"])
