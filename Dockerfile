@@ -5,8 +5,12 @@ ARG PYTHON=3.11
 FROM python:${PYTHON}-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=/src/constraints.txt
 WORKDIR /src
-# For the modules that are compiled.
-RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+# For the modules that are compiled. Python's headers come with it, but not with a Python of Debian's.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && { [ -e "$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] \
+      || apt-get install --yes --no-install-recommends python3-dev; } \
+ && rm -rf /var/lib/apt/lists/*
 # What changes seldom comes first: the libraries, in exactly the versions that are tested.
 COPY deploy/constraints.txt pyproject.toml ./
 RUN python -m venv /opt/slipknot \

@@ -87,7 +87,7 @@ def compile_if_changed() -> str:
 def run_mypyc(folder: Path, roots: list[str], sources: list[str]) -> None:
     """Compile sources into `folder/out`; ends the process if that fails."""
     from mypyc.build import mypycify
-    from setuptools import setup
+    from setuptools import Distribution
 
     config = folder / "mypy.ini"
     config.write_text(MYPY_CONFIG.format(roots=", ".join(roots)))
@@ -98,12 +98,12 @@ def run_mypyc(folder: Path, roots: list[str], sources: list[str]) -> None:
         opt_level="2",
         debug_level="0",
     )
-    setup(
-        name="slipknot",
-        packages=[],
-        ext_modules=modules,
-        script_args=["--quiet", "build_ext", f"--build-lib={folder / 'out'}", f"--build-temp={folder / 'o'}"],
-    )
+    # Not `setup`: it would read pyproject.toml, which is hatchling's.
+    build = Distribution({"name": "slipknot", "ext_modules": modules}).get_command_obj("build_ext")
+    build.build_lib = str(folder / "out")
+    build.build_temp = str(folder / "o")
+    build.ensure_finalized()
+    build.run()
 
 
 if __name__ == "__main__":
