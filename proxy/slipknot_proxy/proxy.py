@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from uvicorn.config import Config
 
+from slipknot_core import compiled
 from slipknot_core.admin import AdminServer
 from slipknot_core.logs import component_var
 from slipknot_core.loop_lag import LoopLag
@@ -119,10 +120,11 @@ class Proxy:
             await self.stop()
             raise
         logger.info(
-            "proxy_started %s http=%s gateway=%s",
+            "proxy_started %s http=%s gateway=%s compiled=%s",
             self.proxy_id,
             self.http_address,
             self.gateway_address or "-",
+            "yes" if compiled.is_in_use() else "no",
         )
 
     def hurry(self) -> None:
