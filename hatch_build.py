@@ -111,4 +111,4 @@ if __name__ == "__main__":
         end = sys.argv.index("--")
         run_mypyc(Path(sys.argv[1]), sys.argv[2:end], sys.argv[end + 1 :])
     else:
-        sys.exit(compile_if_changed())
+        sys.exit(compile_if_changed() or 0)
