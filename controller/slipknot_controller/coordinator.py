@@ -32,7 +32,7 @@ from .observed import DEFAULT_SHUTDOWN_TIMEOUT_S, ObservedDeployment, Registrati
 from .publisher import Publisher
 from .reconcile import reconcile
 from .reconcile_queue import ReconcileQueue
-from .recovery import has_recovered, was_replaced
+from .recovery import has_recovered, was_let_go, was_replaced
 from .rollout import wanted_deployments
 from .steps import Steps
 from .store import Fenced, StateStore, StoreRefused, StoreUnavailable
@@ -199,6 +199,9 @@ class Coordinator:
             return None, f"replica {replica_id} was given up; others have taken its place"
         if self._recovery is None and was_replaced(registration, spec, observed):
             return None, f"version {registration.version} of deployment {deployment_id} was replaced"
+        record = self.applications.records[deployment_id.app_name]
+        if self._recovery is None and was_let_go(registration, deployment_id.name, record, self._observed):
+            return None, f"deployment {deployment_id} was removed by an update"
         if replica_id in observed.replicas:
             observed.joined(registration, now_s)
         else:
