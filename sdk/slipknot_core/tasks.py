@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
+from types import CoroutineType
 from typing import Any
 
 logger = logging.getLogger("slipknot.serve")
@@ -26,7 +27,7 @@ class TaskOwner:
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Start a task of this owner on the running loop."""
-        task = asyncio.get_running_loop().create_task(coroutine, name=f"{self._name}:{name}")
+        task = python_task(coroutine, f"{self._name}:{name}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -50,3 +51,16 @@ class TaskOwner:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("task_failed %s", task.get_name(), exc_info=task.exception())
+
+
+def python_task(coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+    """A task of the running loop for a coroutine that may be compiled. Whoever looks at the tasks of a loop
+    expects coroutines with a name and a frame, and compiled ones have none.
+    """
+    if not isinstance(coroutine, CoroutineType):
+        coroutine = _wait_for(coroutine)
+    return asyncio.get_running_loop().create_task(coroutine, name=name)
+
+
+async def _wait_for(compiled: Coroutine[Any, Any, Any]) -> Any:
+    return await compiled

@@ -104,3 +104,19 @@ def test_replicas_have_ranks(serve_app: ServeApp) -> None:
     more = ranks(serve_app(Ranked.options(num_replicas=4).bind("2"), name="ranked").handle, 4)
     assert sorted(more.values()) == [0, 1, 2, 3]
     assert not first.keys() & more.keys()
+
+
+def test_the_tasks_of_a_replica_can_be_looked_at(serve_app: ServeApp) -> None:
+    """Ours are among them, also those of a handle; each has a coroutine with a name."""
+
+    @serve.deployment
+    class Looks:
+        def __init__(self, below: Any) -> None:
+            self._below = below
+
+        async def __call__(self, request: Any) -> list[str]:
+            await self._below.remote()
+            return [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
+
+    app = serve_app(Looks.bind(Below.bind()), name="looks", route_prefix="/looks")
+    assert len(app.client.get("").raise_for_status().json()) > 1

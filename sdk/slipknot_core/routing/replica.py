@@ -16,7 +16,7 @@ from slipknot_proto.v1 import replica_pb2, replica_pb2_grpc
 from ..rpc.channel import new_channel, token_metadata
 from ..rpc.credentials import Credentials
 from ..settings import rpc_settings
-from ..tasks import TaskOwner
+from ..tasks import TaskOwner, python_task
 from .session import Session
 from .share_link import ShareLink
 from .silence import is_silent
@@ -187,9 +187,7 @@ class Replica:
 
     def _close_soon(self) -> None:
         if self._closing is None:
-            self._closing = asyncio.get_running_loop().create_task(
-                self.close(), name=f"close {self.replica_id}"
-            )
+            self._closing = python_task(self.close(), f"close {self.replica_id}")
 
     def _keep(self, stream: Stream) -> None:
         idle = self._idle_of(stream)
