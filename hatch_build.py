@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent
-FOLDER = ROOT / "compiled"
 MYPY_CONFIG = """
 [mypy]
 mypy_path = {roots}
@@ -31,9 +30,11 @@ ignore_missing_imports = True
 """
 
 sys.path.insert(0, str(ROOT / "sdk"))  # nothing is installed yet
+from slipknot_core.compiled import FOLDER as _FOLDER  # noqa: E402
 from slipknot_core.compiled import SHARED, SOURCES, SWITCH, is_fresh  # noqa: E402
 
 sys.path.pop(0)
+FOLDER = Path(_FOLDER)
 
 try:
     from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -65,7 +66,7 @@ def compile_if_changed() -> str:
     """Bring the folder `compiled` up to date; returns why that cannot be done, or nothing."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     sources = settings["targets"]["wheel"]["hooks"]["custom"]["modules"]
-    if is_fresh(str(ROOT)) and (FOLDER / SOURCES).read_text().splitlines() == sources:
+    if is_fresh() and (FOLDER / SOURCES).read_text().splitlines() == sources:
         return ""
     began_ns = time.time_ns()
     with tempfile.TemporaryDirectory(dir=ROOT, prefix=".compiling-") as name:

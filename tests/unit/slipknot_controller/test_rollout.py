@@ -1,28 +1,16 @@
 """What a deployment that an update has no more is wanted for, and until when."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from slipknot_controller.desired import ApplicationRecord
 from slipknot_controller.lifecycle import DeploymentStatus
 from slipknot_controller.observed import ObservedDeployment, Registration
 from slipknot_controller.rollout import after_rollout, wanted_deployments
 from slipknot_core.ids import DeploymentId
-from slipknot_core.spec import ApplicationSpec, CodeSource, DeploymentSpec
+from slipknot_core.spec import CodeSource, DeploymentSpec
+from tests.support.updated_records import spec, updated
 
 FRONT, BACK, NEW = (DeploymentId("app", name) for name in ("Front", "Back", "New"))
-
-
-def spec(*names: str, version: str) -> ApplicationSpec:
-    return ApplicationSpec(
-        "app", names[0], tuple(DeploymentSpec(n, CodeSource(), version=version) for n in names)
-    )
-
-
-def updated(*names: str) -> ApplicationRecord:
-    """After an update of Front and Back, which were good, to these."""
-    first = ApplicationRecord("app", 1, 0.0).with_spec(spec("Front", "Back", version="v1"), 1, 0.0)
-    return replace(first, is_good=True).with_spec(spec(*names, version="v2"), 2, 0.0)
 
 
 def running(record: ApplicationRecord, deployment_id: DeploymentId) -> ObservedDeployment:
