@@ -26,6 +26,7 @@ COLLECT_AFTER = 10_000
 
 def main() -> None:
     """Run a proxy until SIGTERM or SIGINT; the first one drains, the second one cancels what is left."""
+    from slipknot_core.heap import keep_freed_memory
     from slipknot_core.logs import LoggingSettings, configure_logging
     from slipknot_core.role_options import read_config_json
 
@@ -42,6 +43,7 @@ def main() -> None:
         follow(config.lifeline_fd)
     configure_logging("proxy", config.node_id or socket.gethostname(), logging_settings)
     _raise_file_limit()
+    keep_freed_memory()
     from slipknot_core import tracing
     from slipknot_core.settings import tracing_settings
 

@@ -38,8 +38,10 @@ def run_replica_from_fd(fd: int) -> None:
 def run_replica(launch: ReplicaLaunch) -> None:
     """Run one replica in this process and exit; the process must not have used gRPC before."""
     from slipknot_core import tracing
+    from slipknot_core.heap import keep_freed_memory
     from slipknot_core.logs import LoggingSettings, configure_logging
 
+    keep_freed_memory()
     component = f"{launch.app_name}_{launch.deployment.name}"
     configure_logging(
         component,
