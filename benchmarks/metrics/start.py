@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from ..effort import Effort
 from ..figures import Figure
+from ..systems.slipknot import SlipknotScript
 from ..systems.peers import PEERS_PYTHON
 from ..systems.system import Running
 from .metric import Metric
@@ -23,6 +24,8 @@ IMPORTS = {
 async def _start(running: Running, effort: Effort) -> AsyncIterator[list[Figure]]:
     # The start of this round has happened already.
     yield [Figure("start", "first 200", "time", running.start_s, "s")]
+    if running.system.name == "slipknot":
+        yield [Figure("start", "first 200, script", "time", await asyncio.to_thread(_start_script, running), "s")]
     if running.system.name in IMPORTS:
         python, statement = IMPORTS[running.system.name]
         times_s = [await _run(python, statement) for _ in range(effort.starts)]
@@ -31,6 +34,15 @@ async def _start(running: Running, effort: Effort) -> AsyncIterator[list[Figure]
             Figure("start", "import", "time", min(times_s), "s"),
             Figure("start", "import", "without that of Python", min(times_s) - bare_s, "s"),
         ]
+
+
+def _start_script(running: Running) -> float:
+    script = Running(SlipknotScript(), "fastapi", running.directory)
+    try:
+        script.start()
+    finally:
+        script.stop()
+    return script.start_s
 
 
 async def _run(python: str, statement: str) -> float:

@@ -37,6 +37,16 @@ class Slipknot:
         return "/"
 
 
+class SlipknotScript(Slipknot):
+    """The same, started by a script that calls `serve.run`."""
+
+    name = "slipknot-script"
+
+    def commands(self, application: str, setting: Setting) -> list[Command]:
+        """`python script.py`; serves the FastAPI application only."""
+        return [Command([PYTHON, "-m", "benchmarks.applications.script", str(setting.port)])]
+
+
 def _config_file(application: str, setting: Setting) -> Path:
     options = dict(setting.options)
     deployments = [{"name": options.pop("deployment"), **options}] if "deployment" in options else []
