@@ -19,10 +19,10 @@ class Effort:
     paced_interval_ms: float = 10.0
     sockets: int = 16
     idle_s: float = 4.0
-    single_disconnects: int = 50
+    single_disconnects: int = 200
     disconnects: int = 1000
     random_cancels: int = 400
-    timeouts: int = 100
+    timeouts: int = 300
     starts: int = 2
     replicas: tuple[int, ...] = (1, 4, 16, 64)
     proxies: tuple[int, ...] = (1, 2, 4)
