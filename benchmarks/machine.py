@@ -7,10 +7,14 @@ import subprocess
 import time
 from importlib import metadata
 
+import psutil
+
 from slipknot_core.compiled import is_fresh
 
 PACKAGES = ("slipknot", "grpcio", "uvicorn", "fastapi", "starlette", "uvloop")
 PEER_PACKAGES = ("ray", "bentoml", "litserve")
+QUIET_PERCENT = 10.0
+"""Of the CPUs' time; a machine that does less is quiet."""
 _PEER_VERSIONS = """
 import platform, sys
 from importlib import metadata
@@ -37,6 +41,30 @@ def about(command: str, peers_python: str | None) -> dict[str, str]:
         "tools": ", ".join([_first_line("wrk", "--version"), _first_line("haproxy", "-v")]),
         **({"peers": _peers(peers_python)} if peers_python else {}),
     }
+
+
+def settle(within_s: float) -> None:
+    """Wait until the machine is quiet, for so long at most: what one system leaves behind, such as the end of
+    its processes, is not measured with the next.
+    """
+    until_s = time.monotonic() + within_s
+    while psutil.cpu_percent(interval=0.5) > QUIET_PERCENT and time.monotonic() < until_s:
+        pass
+
+
+class Stolen:
+    """What a hypervisor has given to others since this was made, of the CPU time that was wanted here."""
+
+    def __init__(self) -> None:
+        self._began = psutil.cpu_times()
+
+    def percent(self) -> float:
+        """0 where nobody tells."""
+        now, began = psutil.cpu_times(), self._began
+        stolen_s = getattr(now, "steal", 0.0) - getattr(began, "steal", 0.0)
+        names = set(now._fields) - {"idle", "iowait", "guest", "guest_nice"}
+        wanted_s = sum(getattr(now, name) - getattr(began, name) for name in names)
+        return 100 * stolen_s / wanted_s if wanted_s else 0.0
 
 
 def _memory_gib() -> int:

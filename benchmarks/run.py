@@ -5,12 +5,16 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from . import machine
 from .effort import Effort
 from .figures import Gap, Observation
 from .loads import wrk
 from .metrics import Metric, NotOffered
 from .systems import System
 from .systems.system import DidNotStart, Running
+
+SETTLE_WITHIN_S = 15.0
+"""How long the next system waits for a quiet machine."""
 
 
 class Run:
@@ -67,6 +71,7 @@ class Run:
             for metric in metrics:
                 if running is None:
                     running = Running(system, metric.application, self._directory, metric.options)
+                    await asyncio.to_thread(machine.settle, SETTLE_WITHIN_S)
                     try:
                         await asyncio.to_thread(running.start)
                     except (DidNotStart, OSError) as error:

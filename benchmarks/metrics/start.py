@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 from ..effort import Effort
 from ..figures import Figure
-from ..systems.slipknot import SlipknotScript
 from ..systems.peers import PEERS_PYTHON
+from ..systems.slipknot import SlipknotScript
 from ..systems.system import Running
 from .metric import Metric
 
@@ -25,7 +25,9 @@ async def _start(running: Running, effort: Effort) -> AsyncIterator[list[Figure]
     # The start of this round has happened already.
     yield [Figure("start", "first 200", "time", running.start_s, "s")]
     if running.system.name == "slipknot":
-        yield [Figure("start", "first 200, script", "time", await asyncio.to_thread(_start_script, running), "s")]
+        yield [
+            Figure("start", "first 200, script", "time", await asyncio.to_thread(_start_script, running), "s")
+        ]
     if running.system.name in IMPORTS:
         python, statement = IMPORTS[running.system.name]
         times_s = [await _run(python, statement) for _ in range(effort.starts)]
