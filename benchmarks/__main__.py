@@ -47,7 +47,7 @@ async def _run(
     command = "python -m benchmarks " + shlex.join(sys.argv[1:])
     about = machine.about(command, str(PEERS_PYTHON) if has_peers else None)
     about["rounds"] = f"{options.rounds}, {effort.seconds:g} s a load"
-    stolen = machine.Stolen()
+    began = machine.cpu_times()
     directory = Path(tempfile.mkdtemp(prefix="slipknot-benchmarks-"))
     run = Run(systems, metrics, effort, directory=directory, say=_say)
     report = Report(about, [system.name for system in systems], run.observations, run.gaps)
@@ -57,7 +57,9 @@ async def _run(
     try:
         for number in range(1, options.rounds + 1):
             await run.round(number)
-            about["CPU time taken by others on the host"] = f"{stolen.percent():.1f} %"
+            about["CPU time taken by others on the host"] = (
+                f"{machine.stolen_percent(began, machine.cpu_times()):.1f} %"
+            )
             _write(report, options.out)
     finally:
         # Also of a run that was interrupted.

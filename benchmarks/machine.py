@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from importlib import metadata
+from typing import Any
 
 import psutil
 
@@ -52,19 +53,24 @@ def settle(within_s: float) -> None:
         pass
 
 
-class Stolen:
-    """What a hypervisor has given to others since this was made, of the CPU time that was wanted here."""
+CpuTimes = Any
+"""What `psutil.cpu_times` returns."""
 
-    def __init__(self) -> None:
-        self._began = psutil.cpu_times()
 
-    def percent(self) -> float:
-        """0 where nobody tells."""
-        now, began = psutil.cpu_times(), self._began
-        stolen_s = getattr(now, "steal", 0.0) - getattr(began, "steal", 0.0)
-        names = set(now._fields) - {"idle", "iowait", "guest", "guest_nice"}
-        wanted_s = sum(getattr(now, name) - getattr(began, name) for name in names)
-        return 100 * stolen_s / wanted_s if wanted_s else 0.0
+def cpu_times() -> CpuTimes:
+    """Of the whole machine so far."""
+    return psutil.cpu_times()
+
+
+def stolen_percent(began: CpuTimes, ended: CpuTimes) -> float:
+    """What the host has given to others between two `cpu_times`, of the CPU time that was wanted here.
+
+    0 where nobody tells.
+    """
+    stolen_s = getattr(ended, "steal", 0.0) - getattr(began, "steal", 0.0)
+    names = set(ended._fields) - {"idle", "iowait", "guest", "guest_nice"}
+    wanted_s = sum(getattr(ended, name) - getattr(began, name) for name in names)
+    return 100 * stolen_s / wanted_s if wanted_s else 0.0
 
 
 def _memory_gib() -> int:

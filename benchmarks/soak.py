@@ -7,6 +7,9 @@ Requests that complete, requests whose client leaves, streams and WebSockets, in
 counts, on an embedded cluster with a handle call behind each. It ends when all counts are reached or the time
 is over. The first fifth is for warming up. RSS of each process is fitted by a line over the rest; open files
 and gauges are compared idle, before and after. The exit status is 0 only if all is flat.
+
+How long requests took, and what they cost, is told for every five minutes, and how much of the CPU time that
+was wanted the host gave to others: on a virtual machine the neighbours make latencies go up and down.
 """
 
 import argparse
@@ -29,6 +32,7 @@ from slipknot import _connection, _control, serve
 from slipknot._metrics import cluster_readings
 from slipknot.serve.handle import DeploymentHandle
 
+from . import machine
 from .cluster import quiet_cluster
 from .stalled import percentiles
 
@@ -36,6 +40,8 @@ WORKERS = 16
 MAX_LIFE_S = 0.02
 """A request is cancelled at a random time up to this age."""
 SETTLE_S = 3.0
+WINDOW_S = 300.0
+"""The parts of the run that are compared."""
 MAX_BYTES_AN_EXCHANGE = 100
 """Growth of a process for each exchange that is taken for noise; a kept object is larger."""
 MAX_MORE_FILES = 8
@@ -165,7 +171,7 @@ class Load:
 
 
 def _processes() -> dict[str, dict[str, int]]:
-    """Memory, files and threads of each process of the cluster."""
+    """Memory, files, threads and CPU time of each process of the cluster."""
     found = {}
     for process in psutil.Process().children(recursive=True):
         with process.oneshot():
@@ -174,6 +180,7 @@ def _processes() -> dict[str, dict[str, int]]:
                 "rss": process.memory_info().rss,
                 "files": process.num_fds(),
                 "threads": process.num_threads(),
+                "cpu_ms": round(1e3 * sum(process.cpu_times()[:2])),
             }
     return found
 
@@ -202,6 +209,34 @@ def slope(points: list[tuple[float, float]]) -> float:
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
 
 
+def windows(
+    times_ms: list[tuple[float, float]], samples: list[dict[str, Any]], length_s: float
+) -> list[dict[str, float]]:
+    """The run in parts of that length, without a last one that is shorter: what a completed request took in
+    each, CPU time of all processes for an exchange, and the share of the CPU that the host gave to others.
+    """
+    began_s = samples[0]["at_s"]
+    found = []
+    for number in range(int((samples[-1]["at_s"] - began_s) / length_s)):
+        start_s = began_s + number * length_s
+        inside = [s for s in samples if start_s <= s["at_s"] <= start_s + length_s]
+        took_ms = [ms for at_s, ms in times_ms if start_s <= at_s < start_s + length_s]
+        if len(inside) < 2 or not took_ms:
+            continue
+        first, last = inside[0], inside[-1]
+        spent_ms = [sum(process["cpu_ms"] for process in s["processes"].values()) for s in (first, last)]
+        exchanges = last["exchanges"] - first["exchanges"]
+        found.append(
+            {
+                "from_minute": round(number * length_s / 60, 1),
+                **percentiles(took_ms),
+                "cpu_ms_an_exchange": round((spent_ms[1] - spent_ms[0]) / max(exchanges, 1), 3),
+                "stolen_percent": round(machine.stolen_percent(first["cpu"], last["cpu"]), 1),
+            }
+        )
+    return found
+
+
 async def _soak(options: argparse.Namespace) -> dict[str, Any]:
     host, _, port = serve.http_url().removeprefix("http://").rpartition(":")
     counts = {kind: getattr(options, kind) for kind in KINDS}
@@ -217,7 +252,15 @@ async def _soak(options: argparse.Namespace) -> dict[str, Any]:
     async def sample() -> None:
         while True:
             exchanges = load.done.total()
-            samples.append({"exchanges": exchanges, "processes": _processes(), "gauges": await _gauges()})
+            samples.append(
+                {
+                    "at_s": time.monotonic(),
+                    "exchanges": exchanges,
+                    "processes": _processes(),
+                    "gauges": await _gauges(),
+                    "cpu": machine.cpu_times(),
+                }
+            )
             await asyncio.sleep(options.interval)
 
     sampling = asyncio.create_task(sample())
@@ -239,9 +282,6 @@ async def _soak(options: argparse.Namespace) -> dict[str, Any]:
         for name in idle_after
         if name in idle_before
     }
-    fifth_s = min(300.0, elapsed_s / 5)
-    first = [ms for at_s, ms in load.times_ms if at_s < began_s + fifth_s]
-    last = [ms for at_s, ms in load.times_ms if at_s > began_s + elapsed_s - fifth_s]
     problems = [f"{name} grows" for name, size in bytes_an_exchange.items() if size > MAX_BYTES_AN_EXCHANGE]
     problems += [f"{name} keeps files open" for name, more in more_files.items() if more > MAX_MORE_FILES]
     problems += [f"{name} is {value:g}, idle" for name, value in gauges_after.items() if value]
@@ -259,8 +299,7 @@ async def _soak(options: argparse.Namespace) -> dict[str, Any]:
         },
         "more_files": more_files,
         "gauges_idle": gauges_after,
-        "first": percentiles(first) if first else {},
-        "last": percentiles(last) if last else {},
+        "windows": windows(load.times_ms, samples, min(WINDOW_S, elapsed_s / 5)),
         "problems": problems,
         "samples": samples,
     }
@@ -289,9 +328,11 @@ def main() -> int:
         rss = " -> ".join(map(str, result["rss_mib"][name]))
         print(f"  {name:<32} {rss} MiB, {size} B an exchange; {result['more_files'].get(name)} files more")
     print("gauges, idle: " + ", ".join(f"{name} {value:g}" for name, value in result["gauges_idle"].items()))
-    for when in ("first", "last"):
-        times = result[when]
-        print(f"{when:<6} p50 {times.get('p50_ms')} ms, p99 {times.get('p99_ms')} ms ({times.get('count')})")
+    for part in result["windows"]:
+        print(
+            f"from minute {part['from_minute']:>4}: p50 {part['p50_ms']} ms, p99 {part['p99_ms']} ms,",
+            f"CPU {part['cpu_ms_an_exchange']} ms an exchange; {part['stolen_percent']} % given to others",
+        )
     print("flat" if not result["problems"] else "NOT FLAT: " + "; ".join(result["problems"]))
     return 1 if result["problems"] else 0
 

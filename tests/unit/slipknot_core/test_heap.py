@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from slipknot_core.heap import TUNED_BY, keep_freed_memory
 
 PAGES_OF_A_BODY = 10 * 1024 * 1024 // 4096
