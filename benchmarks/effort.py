@@ -10,6 +10,8 @@ class Effort:
     seconds: float = 4.0
     """Of each load that has no size of its own."""
     warm_up_s: float = 1.0
+    settle_s: float = 15.0
+    """How long a system that is to start waits for a quiet machine."""
     connections: tuple[int, ...] = (1, 16, 64, 512)
     body_bytes: tuple[int, ...] = (1 << 10, 100 << 10, 10 << 20)
     stream_chunks: int = 2000
@@ -34,6 +36,7 @@ class Effort:
 QUICK = Effort(
     seconds=1.0,
     warm_up_s=0.2,
+    settle_s=0.0,
     connections=(1, 16),
     body_bytes=(1 << 10,),
     stream_chunks=200,

@@ -49,7 +49,7 @@ def settle(within_s: float) -> None:
     its processes, is not measured with the next.
     """
     until_s = time.monotonic() + within_s
-    while psutil.cpu_percent(interval=0.5) > QUIET_PERCENT and time.monotonic() < until_s:
+    while time.monotonic() < until_s and psutil.cpu_percent(interval=0.5) > QUIET_PERCENT:
         pass
 
 

@@ -13,9 +13,6 @@ from .metrics import Metric, NotOffered
 from .systems import System
 from .systems.system import DidNotStart, Running
 
-SETTLE_WITHIN_S = 15.0
-"""How long the next system waits for a quiet machine."""
-
 
 class Run:
     """Measures everything on everything; a failure costs its own figure only."""
@@ -71,7 +68,7 @@ class Run:
             for metric in metrics:
                 if running is None:
                     running = Running(system, metric.application, self._directory, metric.options)
-                    await asyncio.to_thread(machine.settle, SETTLE_WITHIN_S)
+                    await asyncio.to_thread(machine.settle, self._effort.settle_s)
                     try:
                         await asyncio.to_thread(running.start)
                     except (DidNotStart, OSError) as error:

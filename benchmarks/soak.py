@@ -215,6 +215,8 @@ def windows(
     """The run in parts of that length, without a last one that is shorter: what a completed request took in
     each, CPU time of all processes for an exchange, and the share of the CPU that the host gave to others.
     """
+    if not samples:
+        return []
     began_s = samples[0]["at_s"]
     found = []
     for number in range(int((samples[-1]["at_s"] - began_s) / length_s)):

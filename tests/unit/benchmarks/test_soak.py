@@ -41,6 +41,10 @@ def test_a_part_in_which_nothing_was_answered_is_left_out() -> None:
     assert [part["from_minute"] for part in windows([(12.0, 1.0)], samples, 10.0)] == [pytest.approx(0.2)]
 
 
+def test_a_run_that_was_over_before_the_first_sample_has_no_parts() -> None:
+    assert windows([(12.0, 1.0)], [], 10.0) == []
+
+
 def test_where_nobody_tells_nothing_was_stolen() -> None:
     began = SimpleNamespace(user=1.0, idle=1.0, _fields=("user", "idle"))
     ended = SimpleNamespace(user=2.0, idle=1.0, _fields=("user", "idle"))
