@@ -5,7 +5,7 @@ from slipknot_core.tasks import TaskOwner
 
 from .http_cycle import HttpCycle
 
-MAX_FRAME_BYTES = 256 * 1024
+MAX_FRAME_BYTES = 512 * 1024
 """Largest part of a body in one frame."""
 
 

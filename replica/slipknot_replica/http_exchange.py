@@ -19,7 +19,7 @@ BODY_CREDIT_BYTES = 1024 * 1024
 """How much of a request body the caller may send ahead of the handler."""
 
 MIN_PIECE_BYTES = 64 * 1024
-MAX_PIECE_BYTES = 256 * 1024
+MAX_PIECE_BYTES = 512 * 1024
 """Larger chunks of a response travel in pieces: as large as the credit, within these bounds."""
 
 WHOLE_BYTES = 128 * 1024
