@@ -61,9 +61,10 @@ class ScriptedExchange:
         """Take body frames and grant credit, until `until` says so of what came, or it is complete."""
         while not self.body_complete and not (until is not None and until(bytes(self.body))):
             chunk = await self.next_frame("body")
-            self.body += chunk.data
+            parts = (chunk.data, *chunk.more)
+            self.body += b"".join(parts)
             self.body_complete = chunk.end_of_body
-            self.reply(credit=replica_pb2.Credit(byte_count=len(chunk.data) + 64))
+            self.reply(credit=replica_pb2.Credit(byte_count=sum(map(len, parts)) + 64 * len(parts)))
         return bytes(self.body)
 
     async def cancelled(self) -> CancelReason:
