@@ -6,7 +6,7 @@ help:
 	@echo "make serve    run the quickstart application on this machine"
 	@echo "make test     run the tests"
 	@echo "make test-docker  run the tests that put up clusters of containers"
-	@echo "make bench    measure slipknot beside bare uvicorn and HAProxy; ten to fifteen minutes"
+	@echo "make bench    measure slipknot beside bare uvicorn and HAProxy; up to twenty minutes"
 	@echo "make bench-peers  the same with Ray Serve, BentoML and LitServe; about an hour"
 	@echo "make bench-growth  how slipknot's cost grows with replicas, proxies, connections"
 	@echo "make check    lint, types, import rules, generated code, sizes"
