@@ -34,6 +34,11 @@ def child_running(module: str, parent: int | None = None) -> int:
     return found[0]
 
 
+def page_faults(pid: int) -> int:
+    """How often it has touched a page that it did not have, without a disk in it."""
+    return int(_stat(pid)[7])
+
+
 def wait_until_gone(pids: list[int]) -> None:
     """Wait until none of them is alive."""
     ended = threading.Event()
